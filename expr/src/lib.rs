@@ -1,0 +1,50 @@
+//! The recipient expression: the small language in which an admin says who gets a message.
+//!
+//! `#vip and country in ("KE", "SE") and app_version >= v2.3 and not #staff`
+//!
+//! The language stands apart because several tiers must agree on it to the last bit: central checks
+//! and stores what an admin wrote, every edge evaluates it for every poll. This crate therefore
+//! does no I/O, knows no other crate of ours, and asks for names and values through the two traits
+//! of [`schema`](Schema).
+//!
+//! What always holds:
+//!
+//! - An [`Expression`] is checked: its names are resolved to ids, its literals have the types of
+//!   their attributes, its size and depth are within limits. Only parsing makes one.
+//! - No text can panic the parser, overflow the stack or take more than linear time.
+//! - Parsing what an expression prints, by names or by ids, gives that expression again.
+//! - An attribute that a device lacks makes a comparison *unknown*, never false; only what is *true*
+//!   makes a recipient.
+
+mod ids;
+mod schema;
+mod value;
+
+mod diagnostic;
+mod tree;
+
+mod check;
+mod parse;
+
+mod eval;
+mod print;
+mod terms;
+
+#[doc(hidden)]
+pub use ids::serde_support as __serde;
+
+pub use diagnostic::{Diagnostic, DiagnosticKind, Diagnostics};
+pub use eval::Truth;
+pub use ids::{AttributeId, GroupId, ParseIdError, parse_id};
+pub use parse::Limits;
+pub use schema::{
+    NAME_BYTES_MAX, Profile, Schema, is_reserved, valid_attribute_name, valid_group_name,
+};
+pub use terms::{Term, Terms};
+pub use tree::Expression;
+pub use value::{
+    Number, ParseTypeError, ParseVersionError, Type, VERSION_COMPONENTS_MAX, Value, Version,
+};
+
+#[cfg(test)]
+mod tests;
