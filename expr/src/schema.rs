@@ -34,9 +34,28 @@ pub trait Profile {
 /// The second line holds words that the language keeps for itself so that it can grow without
 /// taking a name away from an app.
 const RESERVED: &[&str] = &[
-    "and", "or", "not", "in", "has", "all", "true", "false", //
-    "any", "none", "between", "starts_with", "ends_with", "contains", "matches", "device", "user",
-    "within", "near", "sample", "last_seen", "now",
+    "and",
+    "or",
+    "not",
+    "in",
+    "has",
+    "all",
+    "true",
+    "false", //
+    "any",
+    "none",
+    "between",
+    "starts_with",
+    "ends_with",
+    "contains",
+    "matches",
+    "device",
+    "user",
+    "within",
+    "near",
+    "sample",
+    "last_seen",
+    "now",
 ];
 
 /// Whether no attribute may be called so: a word of the language, or a name that reads as a version

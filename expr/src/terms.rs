@@ -137,8 +137,5 @@ fn necessary(node: &Node, wanted: bool) -> Needs {
 }
 
 fn any(children: &[Node], wanted: bool) -> Needs {
-    children
-        .iter()
-        .map(|child| necessary(child, wanted))
-        .fold(Needs::Nobody, Needs::or)
+    children.iter().map(|child| necessary(child, wanted)).fold(Needs::Nobody, Needs::or)
 }

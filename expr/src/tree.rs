@@ -122,8 +122,7 @@ impl Expression {
         attributes.dedup();
         groups.sort_unstable();
         groups.dedup();
-        let program =
-            Program { root, nodes, attributes: attributes.into(), groups: groups.into() };
+        let program = Program { root, nodes, attributes: attributes.into(), groups: groups.into() };
         Self { program: Arc::new(program) }
     }
 }
@@ -190,7 +189,11 @@ impl Node {
 }
 
 /// Appends the children to `flat`, those that `open` takes apart as their own children.
-fn gather(children: Vec<Node>, flat: &mut Vec<Node>, open: &dyn Fn(Node) -> Result<Vec<Node>, Node>) {
+fn gather(
+    children: Vec<Node>,
+    flat: &mut Vec<Node>,
+    open: &dyn Fn(Node) -> Result<Vec<Node>, Node>,
+) {
     for child in children {
         match open(child) {
             Ok(grandchildren) => gather(grandchildren, flat, open),
