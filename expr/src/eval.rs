@@ -13,8 +13,7 @@
 //! | false   | false   | false     | false    | true    |
 //!
 //! A comparison or `in` is unknown for a device that lacks the attribute; `has`, `#group` and `all`
-//! never are. Each node is visited at most once, a list is searched by halving, and nothing is
-//! allocated.
+//! never are. Each node is visited at most once, and a list is searched by halving.
 
 use std::cmp::Ordering;
 

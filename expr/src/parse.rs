@@ -243,15 +243,18 @@ fn syntax_fault(text: &str, error: &pest::error::Error<Rule>) -> Diagnostics {
         return fault(span, message, Some(keyword));
     }
     let slip = match found {
-        "=" | "===" => Some(("equality is written `==`", "==")),
-        "=>" => Some(("at least is written `>=`", ">=")),
-        "=<" => Some(("at most is written `<=`", "<=")),
-        "<>" => Some(("inequality is written `!=`", "!=")),
-        "&" => Some(("`and` is written `and` or `&&`", "and")),
-        "|" => Some(("`or` is written `or` or `||`", "or")),
+        "=" | "===" => Some((span.clone(), "equality is written `==`", "==")),
+        "=>" => Some((span.clone(), "at least is written `>=`", ">=")),
+        "=<" => Some((span.clone(), "at most is written `<=`", "<=")),
+        // `<` was read as the comparison.
+        ">" if expected == VALUE && text[..at].ends_with('<') => {
+            Some((at - 1..at + 1, "inequality is written `!=`", "!="))
+        }
+        "&" => Some((span.clone(), "`and` is written `and` or `&&`", "and")),
+        "|" => Some((span.clone(), "`or` is written `or` or `||`", "or")),
         _ => None,
     };
-    if let Some((message, replacement)) = slip {
+    if let Some((span, message, replacement)) = slip {
         return fault(span, message.to_owned(), Some(replacement.to_owned()));
     }
     if found.starts_with(['"', '\'']) && expected == VALUE {
@@ -259,6 +262,12 @@ fn syntax_fault(text: &str, error: &pest::error::Error<Rule>) -> Diagnostics {
     }
     if found == "#" && expected == CONDITION {
         let message = "expected the name of a group right after `#`".to_owned();
+        return fault(span, message, None);
+    }
+    if found.starts_with(|c: char| matches!(c, '"' | '\'' | '-' | '0'..='9'))
+        && expected == CONDITION
+    {
+        let message = "a comparison begins with an attribute, as in `country == \"SE\"`".to_owned();
         return fault(span, message, None);
     }
     let found = match found {
@@ -295,14 +304,17 @@ fn expectation(tried: &[Rule]) -> &'static str {
     }
 }
 
-/// The word, the run of operator characters, the string up to the end of its line, or else the one
+/// The word, the run of operator characters, the string as far as its line has it, or else the one
 /// character at `at`; empty at the end.
 fn token_at(text: &str, at: usize) -> &str {
     let rest = &text[at..];
     let length = |accept: fn(char) -> bool| rest.find(|c| !accept(c)).unwrap_or(rest.len());
     match rest.chars().next() {
         None => "",
-        Some('"' | '\'') => &rest[..rest.find('\n').unwrap_or(rest.len())],
+        Some(quote @ ('"' | '\'')) => {
+            let line = &rest[..rest.find('\n').unwrap_or(rest.len())];
+            line[1..].find(quote).map_or(line, |end| &line[..end + 2])
+        }
         Some(c) if is_word(c) => &rest[..length(is_word)],
         Some('=' | '<' | '>' | '!' | '&' | '|') => {
             &rest[..length(|c| matches!(c, '=' | '<' | '>' | '!' | '&' | '|'))]
