@@ -1,0 +1,36 @@
+# The commands of this repository. Each does its own set-up on a fresh machine that has Rust and a
+# C compiler. Everything is built in one profile, so that the C libraries build once.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fmt lint docs
+
+# Where cargo puts what it builds; a variable of the environment wins over the clone's own folder.
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+
+help: ## What can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: ## The main job: messages find their recipients in a live fleet, and every client is checked
+	cargo run --release --locked -- demo
+
+test: ## All tests, with a MariaDB of their own
+	./scripts/install-test-deps.sh
+	cargo build --release --locked -p carillon
+	@if cargo nextest --version >/dev/null 2>&1 || cargo install cargo-nextest --locked; then \
+		runner="nextest run"; \
+	else \
+		echo "make: cargo-nextest cannot be installed, falling back to cargo test" >&2; runner=test; \
+	fi; \
+	set -x; CARILLON_BIN="$(TARGET)/release/carillon" cargo $$runner --release --locked --workspace
+
+check: ## Exactly what CI runs: format, lints, tests
+	./.ci/run
+
+fmt: ## Format all code
+	cargo fmt --all
+
+lint: ## Clippy over everything, warnings are errors
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+
+docs: ## Write the pages that are made from code: docs/configuration.md
+	UPDATE_EXPECT=1 cargo test --release --locked -p carillon the_page_of_the_manual_is_current
