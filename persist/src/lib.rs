@@ -1,1 +1,27 @@
-//! placeholder
+//! The store of a shard: what survives `kill -9`, behind one trait with two real implementations.
+//!
+//! It stands apart because central decides and this remembers. A batch is one transaction that begins with a
+//! conditional update of the shard's lease row, so that an owner that was deposed, a lost batch and a repeated batch
+//! are all noticed by the very transaction that would do harm. Nothing here knows connections, HTTP or stream frames.
+
+mod encode;
+mod epoch;
+mod error;
+mod json;
+mod migrate;
+mod mysql;
+mod names;
+mod read;
+mod sqlite;
+mod store;
+mod tables;
+mod url;
+
+pub use error::{CommitError, StoreError};
+pub use mysql::MysqlStore;
+pub use sqlite::SqliteStore;
+pub use store::{
+    AnyStore, EpochClaim, IDEMPOTENCY_KEY_BYTES_MAX, IdempotencyRow, Opening, ReceiptRow, Store,
+    StoreBatch,
+};
+pub use url::{StoreOptions, StoreUrl, StoreUrlError};

@@ -1,0 +1,297 @@
+//! From changes to rows: what a batch writes, in the order in which it must be written, for either store.
+//!
+//! Each table has one form of row; a deletion is a row whose other columns are empty. So all changes of a table are
+//! one multi-row insert, and rows of one key take effect in their order.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use carillon_world::{AppId, Change, DeviceRow, MessageId, MessageRow, MessageState, Seq};
+
+use crate::names::Named;
+use crate::tables::{
+    APPS, ATTRIBUTES, DEVICES, GROUPS, IDEMPOTENCY, MESSAGES, RECEIPTS, REVISIONS, Table,
+};
+use crate::{IDEMPOTENCY_KEY_BYTES_MAX, StoreBatch, StoreError, json};
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Cell<'a> {
+    Null,
+    Int(u64),
+    Text(Cow<'a, str>),
+    Blob(&'a [u8]),
+}
+
+/// What stands between the fence and COMMIT.
+#[derive(Debug)]
+pub(crate) enum Step<'a> {
+    /// Whole rows, `table.columns.len()` cells each. Not empty.
+    Insert { table: &'static Table, cells: Vec<Cell<'a>> },
+    /// A start, an end or a recall of a message that this batch has not written before.
+    State { app: AppId, message: MessageId, seq: Seq, state: MessageState },
+    /// What `Change::Purge` forgets.
+    Purge { horizon: Seq },
+    /// Idempotency keys made before.
+    ForgetKeys { before: u64 },
+}
+
+/// # Errors
+/// [`StoreError::Invalid`] if the batch does not follow its head or a row has no form in the store.
+pub(crate) fn plan(batch: &StoreBatch) -> Result<Vec<Step<'_>>, StoreError> {
+    let mut steps = Vec::new();
+    if let Some(changes) = &batch.changes {
+        if changes.changes.is_empty() || changes.first != batch.head.next() {
+            let detail = format!(
+                "{} changes from {} after {}",
+                changes.changes.len(),
+                changes.first,
+                batch.head
+            );
+            return Err(StoreError::Invalid { detail });
+        }
+        let mut run = Run::new(batch.shard.get().into());
+        for (seq, change) in changes.numbered() {
+            if let Change::Purge { horizon } = change {
+                run.finish(&mut steps)?;
+                steps.push(Step::Purge { horizon: *horizon });
+            } else {
+                run.add(seq, change)?;
+            }
+        }
+        run.finish(&mut steps)?;
+    }
+    if let Some(before) = batch.forget_keys_before {
+        steps.push(Step::ForgetKeys { before: before.0 });
+    }
+    let shard = Cell::Int(batch.shard.get().into());
+    let mut keys = Vec::with_capacity(batch.idempotency.len() * IDEMPOTENCY.columns.len());
+    for row in &batch.idempotency {
+        if row.key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+            return Err(StoreError::invalid(format!(
+                "an idempotency key of {} bytes",
+                row.key.len()
+            )));
+        }
+        keys.extend([
+            shard.clone(),
+            Cell::Int(row.app.get()),
+            text(&row.key),
+            Cell::Blob(&row.request),
+            Cell::Blob(&row.response),
+            Cell::Int(row.created_at.0),
+        ]);
+    }
+    insert(&mut steps, &IDEMPOTENCY, keys);
+    let mut receipts = Vec::with_capacity(batch.receipts.len() * RECEIPTS.columns.len());
+    for row in &batch.receipts {
+        receipts.extend([
+            shard.clone(),
+            Cell::Int(row.app.get()),
+            Cell::Int(row.device.get()),
+            Cell::Int(row.id),
+            Cell::Int(row.message.get()),
+            text(&row.kind),
+            Cell::Int(row.at.0),
+        ]);
+    }
+    insert(&mut steps, &RECEIPTS, receipts);
+    Ok(steps)
+}
+
+/// Changes between two purges.
+#[derive(Debug)]
+struct Run<'a> {
+    shard: u64,
+    states: Vec<Step<'a>>,
+    apps: Vec<Cell<'a>>,
+    attributes: Vec<Cell<'a>>,
+    groups: Vec<Cell<'a>>,
+    devices: Vec<Cell<'a>>,
+    /// The last row of each message that the run wrote, with its state and seq; written at the end.
+    messages: HashMap<(AppId, MessageId), (&'a MessageRow, MessageState, Seq)>,
+    revisions: Vec<Cell<'a>>,
+}
+
+impl<'a> Run<'a> {
+    fn new(shard: u64) -> Run<'a> {
+        Run {
+            shard,
+            states: Vec::new(),
+            apps: Vec::new(),
+            attributes: Vec::new(),
+            groups: Vec::new(),
+            devices: Vec::new(),
+            messages: HashMap::new(),
+            revisions: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, seq: Seq, change: &'a Change) -> Result<(), StoreError> {
+        let shard = Cell::Int(self.shard);
+        let at = Cell::Int(seq.get());
+        let live = Cell::Int(0);
+        let gone = Cell::Int(1);
+        match change {
+            Change::App(row) => self.apps.extend([
+                shard,
+                Cell::Int(row.id.get()),
+                text(&row.name),
+                word(row.environment.name()),
+                text(&row.publishable_key),
+                Cell::Int(row.created_at.0),
+                at,
+            ]),
+            Change::Attribute(row) => self.attributes.extend([
+                shard,
+                Cell::Int(row.app.get()),
+                Cell::Int(row.id.get()),
+                text(&row.name),
+                word(row.kind.as_str()),
+                word(row.set_by.name()),
+                at,
+                live,
+            ]),
+            Change::AttributeGone { app, id } => self.attributes.extend([
+                shard,
+                Cell::Int(app.get()),
+                Cell::Int(id.get()),
+                word(""),
+                word(""),
+                word(""),
+                at,
+                gone,
+            ]),
+            Change::Group(row) => self.groups.extend([
+                shard,
+                Cell::Int(row.app.get()),
+                Cell::Int(row.id.get()),
+                text(&row.name),
+                word(row.set_by.name()),
+                at,
+                live,
+            ]),
+            Change::GroupGone { app, id } => {
+                self.groups.extend([
+                    shard,
+                    Cell::Int(app.get()),
+                    Cell::Int(id.get()),
+                    word(""),
+                    word(""),
+                    at,
+                    gone,
+                ]);
+            }
+            Change::Device(row) => self.devices.extend(device(self.shard, row, seq)),
+            Change::DeviceGone { app, id } => self.devices.extend([
+                shard,
+                Cell::Int(app.get()),
+                Cell::Int(id.get()),
+                Cell::Int(0),
+                Cell::Int(0),
+                Cell::Int(0),
+                Cell::Null,
+                word("{}"),
+                word("[]"),
+                Cell::Null,
+                Cell::Null,
+                at,
+                gone,
+            ]),
+            Change::Message(row) => self.message(row, row.state, seq),
+            Change::MessageState { app, id, state } => match self.messages.get(&(*app, *id)) {
+                Some(&(row, ..)) => self.message(row, *state, seq),
+                None => {
+                    self.states.push(Step::State { app: *app, message: *id, seq, state: *state })
+                }
+            },
+            Change::Purge { .. } => unreachable!("a purge ends the run"),
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, row: &'a MessageRow, state: MessageState, seq: Seq) {
+        self.messages.insert((row.app, row.id), (row, state, seq));
+        self.revisions.extend([
+            Cell::Int(self.shard),
+            Cell::Int(row.app.get()),
+            Cell::Int(row.id.get()),
+            Cell::Int(seq.get()),
+            Cell::Int((state == MessageState::Active).into()),
+            text(&row.to),
+            Cell::Text(json::write_heads(&row.variants).into()),
+        ]);
+    }
+
+    /// Moves everything to `steps`. States come first: they concern what stands in the store before the run.
+    fn finish(&mut self, steps: &mut Vec<Step<'a>>) -> Result<(), StoreError> {
+        let run = std::mem::replace(self, Run::new(self.shard));
+        steps.extend(run.states);
+        let mut latest: Vec<_> = run.messages.into_values().collect();
+        latest.sort_unstable_by_key(|(.., seq)| *seq);
+        let mut messages = Vec::with_capacity(latest.len() * MESSAGES.columns.len());
+        for (row, state, seq) in latest {
+            let variants = json::write_variants(&row.variants)
+                .map_err(|detail| StoreError::invalid(format!("message {}: {detail}", row.id)))?;
+            messages.extend([
+                Cell::Int(run.shard),
+                Cell::Int(row.app.get()),
+                Cell::Int(row.id.get()),
+                Cell::Int(row.revision.into()),
+                word(state.name()),
+                text(&row.to),
+                word(row.priority.name()),
+                row.collapse_key.as_deref().map_or(Cell::Null, text),
+                Cell::Int(row.created_at.0),
+                row.not_before.map_or(Cell::Null, |at| Cell::Int(at.0)),
+                Cell::Int(row.expires_at.0),
+                Cell::Text(variants.into()),
+                Cell::Int(seq.get()),
+            ]);
+        }
+        insert(steps, &APPS, run.apps);
+        insert(steps, &ATTRIBUTES, run.attributes);
+        insert(steps, &GROUPS, run.groups);
+        insert(steps, &DEVICES, run.devices);
+        insert(steps, &MESSAGES, messages);
+        insert(steps, &REVISIONS, run.revisions);
+        Ok(())
+    }
+}
+
+fn device(shard: u64, row: &DeviceRow, seq: Seq) -> [Cell<'_>; 13] {
+    let private = row.private.as_deref();
+    [
+        Cell::Int(shard),
+        Cell::Int(row.app.get()),
+        Cell::Int(row.id.get()),
+        Cell::Int(row.generation.get()),
+        Cell::Int(row.p.get()),
+        Cell::Int(row.created_at.0),
+        row.user.as_deref().map_or(Cell::Null, text),
+        Cell::Text(json::write_attributes(&row.attributes).into()),
+        Cell::Text(json::write_groups(&row.groups).into()),
+        private.and_then(|p| p.secret.as_ref()).map_or(Cell::Null, |hash| Cell::Blob(&hash.0)),
+        private.map_or(Cell::Null, |p| Cell::Text(json::write_tokens(&p.tokens).into())),
+        Cell::Int(seq.get()),
+        Cell::Int(0),
+    ]
+}
+
+fn insert<'a>(steps: &mut Vec<Step<'a>>, table: &'static Table, cells: Vec<Cell<'a>>) {
+    debug_assert!(
+        cells.len().is_multiple_of(table.columns.len()),
+        "rows of {} are not whole",
+        table.name
+    );
+    if !cells.is_empty() {
+        steps.push(Step::Insert { table, cells });
+    }
+}
+
+fn text(text: &str) -> Cell<'_> {
+    Cell::Text(Cow::Borrowed(text))
+}
+
+fn word(word: &'static str) -> Cell<'static> {
+    Cell::Text(Cow::Borrowed(word))
+}

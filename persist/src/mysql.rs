@@ -1,0 +1,330 @@
+//! The production store: MySQL or MariaDB over one connection.
+//!
+//! A batch is text, sent whole with its COMMIT, so that it costs one round trip whatever it holds and an owner that
+//! pauses never holds the lease row's lock between two statements. The connection is taken out while it is in use
+//! and put back only when its state is known.
+
+mod link;
+mod script;
+
+use carillon_world::{Epoch, Millis, Row, Seq, ShardId};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Opts, OptsBuilder};
+
+use crate::encode::plan;
+use crate::epoch::{Holding, Verdict, judge_claim};
+use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
+use crate::read::{
+    self, Columns, Reader, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE, SOURCES,
+};
+use crate::{
+    CommitError, EpochClaim, IdempotencyRow, Opening, Store, StoreBatch, StoreError, StoreOptions,
+};
+use link::{Failure, LOCK_WAIT_EXCEEDED, Link, NULL_REFUSED};
+
+/// Rows read under one time limit.
+const LOAD_CHUNK_ROWS: usize = 512;
+/// A lease row that stays locked for longer belongs to an owner that paused: its connection is ended.
+const OWNER_PAUSE_S: u64 = 1;
+/// How often the connection that holds the lease row is ended before giving up. Each time it may be another's.
+const OWNER_KILLS_MAX: usize = 5;
+/// Milliseconds; the session's time zone is UTC, so no hour comes twice.
+const SELECT_CLOCK: &str = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNED)";
+
+/// See [`Store`].
+#[derive(Debug)]
+pub struct MysqlStore {
+    opts: Opts,
+    options: StoreOptions,
+    link: Option<Link>,
+    shards: u16,
+}
+
+impl MysqlStore {
+    /// Connects, and creates or migrates the tables; the database itself must exist.
+    ///
+    /// # Errors
+    /// If the server cannot be reached or refuses, or [`StoreError::NewerSchema`].
+    pub async fn open(url: &str, options: &StoreOptions) -> Result<MysqlStore, StoreError> {
+        let opts = Opts::from_url(url)
+            .map_err(|error| StoreError::unavailable("read the store's address", error))?;
+        // The driver would leave TCP for the server's socket on its own host, which costs a second connection.
+        let opts = OptsBuilder::from_opts(opts).prefer_socket(false).into();
+        let mut store = MysqlStore { opts, options: options.clone(), link: None, shards: 0 };
+        let mut link = store.take().await?;
+        store.shards = store.migrate(&mut link).await?;
+        store.link = Some(link);
+        Ok(store)
+    }
+
+    /// A connection that answers: the one at hand, or a fresh one.
+    async fn take(&mut self) -> Result<Link, StoreError> {
+        if let Some(mut link) = self.link.take()
+            && link.answers().await
+        {
+            return Ok(link);
+        }
+        Link::open(&self.opts, &self.options).await
+    }
+
+    /// Returns the number of shards. Two processes at once do no harm: every statement can be run again.
+    async fn migrate(&self, link: &mut Link) -> Result<u16, StoreError> {
+        let attempted = "migrate the store";
+        link.run(CREATE_VERSIONS).await.map_err(|failure| failure.into_error(attempted))?;
+        let found = match link.first(attempted, SELECT_VERSION, ()).await? {
+            Some(mut row) => read::in_table("schema_version", row.opt_int(0))?.unwrap_or(0),
+            None => 0,
+        };
+        for migration in migrate::due(&migrate::MYSQL, found)? {
+            for statement in migrate::statements(migration.sql) {
+                // No time limit: a change of a large table takes as long as it takes.
+                link.conn
+                    .query_drop(statement)
+                    .await
+                    .map_err(|error| StoreError::unavailable(attempted, error))?;
+            }
+            let (version, name) = (migration.version, migration.name);
+            let insert = format!(
+                "INSERT IGNORE INTO schema_version (version, name) VALUES ({version}, '{name}')"
+            );
+            link.run(&insert).await.map_err(|failure| failure.into_error(attempted))?;
+        }
+        let insert = format!(
+            "INSERT IGNORE INTO installation (one, shards) VALUES (1, {})",
+            self.options.shards
+        );
+        link.run(&insert).await.map_err(|failure| failure.into_error(attempted))?;
+        let row = link.first(attempted, "SELECT shards FROM installation", ()).await?;
+        let shards = row.ok_or_else(|| "it is empty".to_owned()).and_then(|mut row| row.int(0));
+        read::in_table(
+            "installation",
+            shards.and_then(|n| u16::try_from(n).map_err(|error| error.to_string())),
+        )
+    }
+
+    /// What became of `batch` when its packet failed; `last`: that packet ended with COMMIT.
+    async fn judge_failure(
+        &mut self,
+        mut link: Link,
+        failure: Failure,
+        last: bool,
+        batch: &StoreBatch,
+    ) -> CommitError {
+        let unknown = last && failure.may_have_finished();
+        let null_refused = failure.code() == Some(NULL_REFUSED);
+        let source = failure.into_error("commit a batch");
+        if unknown {
+            return CommitError::Unknown { source };
+        }
+        // COMMIT was not reached. If this fails too, the server rolls back when the connection is gone.
+        if link.run("ROLLBACK").await.is_err() {
+            return CommitError::Refused { source };
+        }
+        let found =
+            if null_refused { lease(&mut link, batch.shard).await.ok().flatten() } else { None };
+        self.link = Some(link);
+        match found {
+            Some((theirs, found, _)) if (theirs, found) != (batch.epoch, batch.head) => {
+                CommitError::Fenced {
+                    shard: batch.shard,
+                    ours: batch.epoch,
+                    head: batch.head,
+                    theirs,
+                    found,
+                }
+            }
+            _ => CommitError::Refused { source },
+        }
+    }
+
+    /// Begins a transaction that holds the lease row of `shard`, which is made if need be. Whoever holds it for longer
+    /// than a second loses the connection.
+    async fn lock_lease(&self, link: &mut Link, shard: ShardId) -> Result<(), StoreError> {
+        let attempted = "lock the lease";
+        let failed = |failure: Failure| failure.into_error(attempted);
+        link.run(&format!("SET SESSION innodb_lock_wait_timeout = {OWNER_PAUSE_S}"))
+            .await
+            .map_err(failed)?;
+        let lock = format!(
+            "START TRANSACTION; INSERT INTO lease VALUES ({shard}, 0, 0, 0, 0, CONNECTION_ID(), 0, 0) \
+             ON DUPLICATE KEY UPDATE owner_connection = CONNECTION_ID(), batches = batches + 1"
+        );
+        for _ in 0..OWNER_KILLS_MAX {
+            match link.run(&lock).await {
+                Ok(()) => return Ok(()),
+                Err(failure) if failure.code() == Some(LOCK_WAIT_EXCEEDED) => {}
+                Err(failure) => return Err(failed(failure)),
+            }
+            // Uncommitted is what is wanted: whoever locks the row has first put its own connection there.
+            link.run("ROLLBACK; SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED")
+                .await
+                .map_err(failed)?;
+            let select = "SELECT owner_connection FROM lease WHERE shard = ? AND owner_connection <> CONNECTION_ID()";
+            if let Some(mut row) = link.first(attempted, select, (shard.get(),)).await? {
+                let owner = read::in_table("lease", row.int(0))?;
+                tracing::warn!(
+                    shard = shard.get(),
+                    connection = owner,
+                    "an owner holds the lease row: ending its connection"
+                );
+                // It may have gone by itself.
+                if let Err(failure) = link.run(&format!("KILL {owner}")).await
+                    && failure.code().is_none()
+                {
+                    return Err(failed(failure));
+                }
+            }
+        }
+        Err(StoreError::unavailable(attempted, "another connection keeps it locked"))
+    }
+}
+
+impl Store for MysqlStore {
+    async fn begin_epoch(
+        &mut self,
+        shard: ShardId,
+        claim: EpochClaim,
+    ) -> Result<Opening, StoreError> {
+        let attempted = "begin an epoch";
+        if shard.get() >= self.shards {
+            return Err(StoreError::invalid(format!("shard {shard} of {}", self.shards)));
+        }
+        // The old connection may still carry a lost transaction.
+        self.link = None;
+        let mut link = Link::open(&self.opts, &self.options).await?;
+        self.lock_lease(&mut link, shard).await?;
+        let Some((epoch, head, horizon)) = lease(&mut link, shard).await? else {
+            return read::in_table("lease", Err("the row just locked is gone".to_owned()));
+        };
+        let mut lineage = Vec::new();
+        for mut row in link.all(attempted, SELECT_LINEAGE, (shard.get(),)).await? {
+            lineage.push(read::lineage_entry(&mut row)?);
+        }
+        let now = clock(&mut link).await?;
+        let verdict = judge_claim(shard, Holding { epoch, head, horizon, lineage }, claim, now);
+        let end = link.lock_wait_of_batches();
+        let opening = match verdict {
+            Ok(Verdict::Begin(opening)) => opening,
+            Ok(Verdict::Begun(opening)) => {
+                link.run(&format!("ROLLBACK; {end}"))
+                    .await
+                    .map_err(|failure| failure.into_error(attempted))?;
+                self.link = Some(link);
+                return Ok(opening);
+            }
+            // Dropping the connection rolls back.
+            Err(error) => return Err(error),
+        };
+        let (Epoch { number, tag }, fork) = (opening.epoch, u8::from(claim.fork));
+        let write = format!(
+            "UPDATE lease SET epoch_number = {number}, epoch_tag = {tag} WHERE shard = {shard}; \
+             INSERT INTO lineage VALUES ({shard}, {number}, {tag}, {head}, {fork}, {}); COMMIT; {end}",
+            now.0
+        );
+        link.run(&write).await.map_err(|failure| failure.into_error(attempted))?;
+        self.link = Some(link);
+        Ok(opening)
+    }
+
+    async fn load(
+        &mut self,
+        shard: ShardId,
+        sink: &mut (dyn FnMut(Row) + Send),
+    ) -> Result<(), StoreError> {
+        let attempted = "load from the store";
+        let within = self.options.read_timeout;
+        let mut link = self.take().await?;
+        let begin = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
+                     START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+        link.run(begin).await.map_err(|failure| failure.into_error(attempted))?;
+        let mut reader = Reader::default();
+        for source in &SOURCES {
+            let rows = link.conn.exec_iter(source.select, (shard.get(),));
+            let mut rows = link::within(attempted, within, rows).await?;
+            loop {
+                let next = async {
+                    let mut chunk = Vec::with_capacity(LOAD_CHUNK_ROWS);
+                    while chunk.len() < LOAD_CHUNK_ROWS
+                        && let Some(row) = rows.next().await?
+                    {
+                        chunk.push(row);
+                    }
+                    Ok(chunk)
+                };
+                let chunk = link::within(attempted, within, next).await?;
+                let finished = chunk.len() < LOAD_CHUNK_ROWS;
+                for row in chunk {
+                    if let Some(row) = reader.read(source.table, &mut link::Fields(row))? {
+                        sink(row);
+                    }
+                }
+                if finished {
+                    break;
+                }
+            }
+        }
+        reader.finish()?;
+        link.run("COMMIT").await.map_err(|failure| failure.into_error(attempted))?;
+        self.link = Some(link);
+        Ok(())
+    }
+
+    async fn load_idempotency(
+        &mut self,
+        shard: ShardId,
+        since: Millis,
+    ) -> Result<Vec<IdempotencyRow>, StoreError> {
+        let mut link = self.take().await?;
+        let rows =
+            link.all("load idempotency keys", SELECT_IDEMPOTENCY, (shard.get(), since.0)).await?;
+        self.link = Some(link);
+        rows.into_iter().map(|mut row| read::idempotency(&mut row)).collect()
+    }
+
+    async fn commit(&mut self, batch: &StoreBatch) -> Result<(), CommitError> {
+        let refused = |source| CommitError::Refused { source };
+        let steps = plan(batch).map_err(refused)?;
+        let mut link = self.take().await.map_err(refused)?;
+        let packets = script::packets(batch, &steps, link.dialect).map_err(refused)?;
+        drop(steps);
+        for (index, packet) in packets.iter().enumerate() {
+            if let Err(failure) = link.run_counted(&packet.sql, packet.statements).await {
+                return Err(self
+                    .judge_failure(link, failure, index + 1 == packets.len(), batch)
+                    .await);
+            }
+        }
+        self.link = Some(link);
+        Ok(())
+    }
+
+    async fn clock(&mut self) -> Result<Millis, StoreError> {
+        let mut link = self.take().await?;
+        let now = clock(&mut link).await?;
+        self.link = Some(link);
+        Ok(now)
+    }
+
+    async fn ping(&mut self) -> Result<(), StoreError> {
+        let mut link = self.take().await?;
+        link.first("ping the store", "SELECT COUNT(*) FROM installation", ()).await?;
+        self.link = Some(link);
+        Ok(())
+    }
+
+    fn shards(&self) -> u16 {
+        self.shards
+    }
+}
+
+/// The epoch, head and horizon of the lease.
+async fn lease(link: &mut Link, shard: ShardId) -> Result<Option<(Epoch, Seq, Seq)>, StoreError> {
+    let row = link.first("read the lease", SELECT_LEASE, (shard.get(),)).await?;
+    row.map(|mut row| read::lease(&mut row)).transpose()
+}
+
+async fn clock(link: &mut Link) -> Result<Millis, StoreError> {
+    let row = link.first("read the store's clock", SELECT_CLOCK, ()).await?;
+    let now = row.ok_or_else(|| "no answer".to_owned()).and_then(|mut row| row.int(0));
+    read::in_table("clock", now.map(Millis))
+}

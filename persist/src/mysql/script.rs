@@ -1,0 +1,318 @@
+//! A batch as text: statements from START TRANSACTION to COMMIT, in as few packets as the server takes.
+
+use std::fmt::Write;
+
+use carillon_world::MessageState;
+
+use crate::encode::{Cell, Step};
+use crate::names::Named;
+use crate::tables::{Present, Table, purge_statements};
+use crate::{StoreBatch, StoreError};
+
+/// Rows a statement at most. More gains nothing and makes the server's parser hold much at once.
+const ROWS_MAX: usize = 1024;
+const COMMIT: &str = "COMMIT";
+const SEPARATOR: &str = ";\n";
+
+/// What the session was found to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dialect {
+    pub(super) packet_bytes_max: usize,
+    pub(super) backslash_escapes: bool,
+}
+
+/// What is sent at once.
+#[derive(Debug, Default)]
+pub(super) struct Packet {
+    pub(super) sql: String,
+    pub(super) statements: usize,
+}
+
+/// The packets of a batch, each but a very large row at most 80% of what the server takes. Only the last has a COMMIT.
+///
+/// # Errors
+/// [`StoreError::Invalid`] if one row is more than the server takes.
+pub(super) fn packets(
+    batch: &StoreBatch,
+    steps: &[Step<'_>],
+    dialect: Dialect,
+) -> Result<Vec<Packet>, StoreError> {
+    let shard = batch.shard.get();
+    let bytes_max = dialect.packet_bytes_max / 10 * 8;
+    let mut script = Script { sent: Vec::new(), open: Packet::default(), bytes_max, dialect };
+    script.statement("START TRANSACTION");
+    script.statement(&format!(
+        "UPDATE lease SET head = {}, committed_at = {}, owner_connection = CONNECTION_ID(), batches = batches + 1 \
+         WHERE shard = {shard} AND epoch_number = {} AND epoch_tag = {} AND head = {}",
+        batch.last(),
+        batch.now.0,
+        batch.epoch.number,
+        batch.epoch.tag,
+        batch.head
+    ));
+    // Fails, and so stops the rest, unless the lease row changed.
+    script.statement(&format!(
+        "INSERT INTO fence (shard, held) VALUES ({shard}, IF(ROW_COUNT() = 1, 1, NULL)) ON DUPLICATE KEY UPDATE held = 1"
+    ));
+    for step in steps {
+        match step {
+            Step::Insert { table, cells } => script.insert(table, cells),
+            Step::State { app, message, seq, state } => {
+                let key = format!(
+                    "shard = {shard} AND app = {} AND message = {}",
+                    app.get(),
+                    message.get()
+                );
+                script.statement(&format!(
+                    "INSERT INTO message_revisions (shard, app, message, from_seq, active, to_expression, heads) \
+                     SELECT shard, app, message, {seq}, {}, to_expression, heads FROM message_revisions \
+                     WHERE {key} AND from_seq < {seq} ORDER BY from_seq DESC LIMIT 1",
+                    u8::from(*state == MessageState::Active)
+                ));
+                script.statement(&format!(
+                    "UPDATE messages SET state = '{}', changed_seq = {seq} WHERE {key}",
+                    state.name()
+                ));
+            }
+            Step::Purge { horizon } => {
+                for statement in purge_statements(shard, horizon.get()) {
+                    script.statement(&statement);
+                }
+                script.statement(&format!(
+                    "DELETE old FROM message_revisions AS old JOIN message_revisions AS newer \
+                     ON newer.shard = old.shard AND newer.app = old.app AND newer.message = old.message \
+                     AND newer.from_seq > old.from_seq AND newer.from_seq <= {horizon} \
+                     WHERE old.shard = {shard} AND old.from_seq < {horizon}"
+                ));
+            }
+            Step::ForgetKeys { before } => {
+                script.statement(&format!(
+                    "DELETE FROM idempotency WHERE shard = {shard} AND created_at < {before}"
+                ));
+            }
+        }
+    }
+    script.finish()
+}
+
+#[derive(Debug)]
+struct Script {
+    sent: Vec<Packet>,
+    open: Packet,
+    bytes_max: usize,
+    dialect: Dialect,
+}
+
+impl Script {
+    /// Whether `bytes` more, and a COMMIT, still fit.
+    fn fits(&self, bytes: usize) -> bool {
+        self.open.sql.len() + bytes + 2 * SEPARATOR.len() + COMMIT.len() <= self.bytes_max
+    }
+
+    fn next_packet(&mut self) {
+        self.sent.push(std::mem::take(&mut self.open));
+    }
+
+    fn statement(&mut self, statement: &str) {
+        if self.open.statements > 0 && !self.fits(statement.len()) {
+            self.next_packet();
+        }
+        self.begin(statement);
+    }
+
+    fn begin(&mut self, statement: &str) {
+        if self.open.statements > 0 {
+            self.open.sql.push_str(SEPARATOR);
+        }
+        self.open.sql.push_str(statement);
+        self.open.statements += 1;
+    }
+
+    fn insert(&mut self, table: &Table, cells: &[Cell<'_>]) {
+        let head = table.insert();
+        let tail = on_duplicate(table);
+        let mut row_sql = String::new();
+        let mut rows = 0;
+        for row in cells.chunks_exact(table.columns.len()) {
+            row_sql.clear();
+            tuple(&mut row_sql, row, self.dialect.backslash_escapes);
+            if rows > 0 && (rows == ROWS_MAX || !self.fits(row_sql.len() + tail.len())) {
+                self.open.sql.push_str(&tail);
+                rows = 0;
+            }
+            if rows == 0 {
+                if self.open.statements > 0 && !self.fits(head.len() + row_sql.len() + tail.len()) {
+                    self.next_packet();
+                }
+                self.begin(&head);
+            } else {
+                self.open.sql.push(',');
+            }
+            self.open.sql.push_str(&row_sql);
+            rows += 1;
+        }
+        if rows > 0 {
+            self.open.sql.push_str(&tail);
+        }
+    }
+
+    fn finish(mut self) -> Result<Vec<Packet>, StoreError> {
+        self.begin(COMMIT);
+        self.next_packet();
+        // The byte that says what the packet is counts, too.
+        match self.sent.iter().map(|packet| packet.sql.len() + 1).max() {
+            Some(largest) if largest > self.dialect.packet_bytes_max => {
+                Err(StoreError::invalid(format!(
+                    "a row makes a packet of {largest} bytes; the server's max_allowed_packet is {}",
+                    self.dialect.packet_bytes_max
+                )))
+            }
+            _ => Ok(self.sent),
+        }
+    }
+}
+
+fn on_duplicate(table: &Table) -> String {
+    let (keys, others) = table.columns.split_at(table.keys);
+    let set = match table.present {
+        Present::Replace => {
+            others.iter().map(|c| format!("{c} = VALUES({c})")).collect::<Vec<_>>().join(", ")
+        }
+        Present::Keep => format!("{key} = {key}", key = keys[0]),
+    };
+    format!(" ON DUPLICATE KEY UPDATE {set}")
+}
+
+fn tuple(out: &mut String, row: &[Cell<'_>], backslash_escapes: bool) {
+    for (index, cell) in row.iter().enumerate() {
+        out.push(if index == 0 { '(' } else { ',' });
+        match cell {
+            Cell::Null => out.push_str("NULL"),
+            Cell::Int(number) => write!(out, "{number}").expect("memory takes all"),
+            Cell::Text(text) => quote(out, text, backslash_escapes),
+            Cell::Blob(blob) => {
+                out.push_str("X'");
+                for byte in *blob {
+                    write!(out, "{byte:02x}").expect("memory takes all");
+                }
+                out.push('\'');
+            }
+        }
+    }
+    out.push(')');
+}
+
+/// A literal of a session whose character set is UTF-8, in which no byte of a longer character looks like a quote.
+fn quote(out: &mut String, text: &str, backslash_escapes: bool) {
+    out.push('\'');
+    let mut rest = text;
+    while let Some(at) = rest.find(|c| c == '\'' || (c == '\\' && backslash_escapes)) {
+        let (plain, special) = rest.split_at(at);
+        out.push_str(plain);
+        // Both are doubled, and both are one byte.
+        out.push_str(&special[..1]);
+        out.push_str(&special[..1]);
+        rest = &special[1..];
+    }
+    out.push_str(rest);
+    out.push('\'');
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use carillon_world::{AppId, Batch, Change, DeviceId, Epoch, Millis, Seq, ShardId};
+
+    use super::*;
+    use crate::encode::plan;
+    use crate::{IdempotencyRow, ReceiptRow};
+
+    fn batch(changes: u64, receipts: u64, text: &str) -> StoreBatch {
+        let gone = |id| Change::DeviceGone { app: AppId::new(1), id: DeviceId::new(id) };
+        let receipt = |id| ReceiptRow {
+            app: AppId::new(1),
+            device: DeviceId::new(2),
+            id,
+            message: carillon_world::MessageId::new(3),
+            kind: text.to_owned(),
+            at: Millis(4),
+        };
+        StoreBatch {
+            shard: ShardId::FIRST,
+            epoch: Epoch { number: 5, tag: u64::MAX },
+            head: Seq::new(10),
+            changes: Some(Arc::new(Batch {
+                first: Seq::new(11),
+                changes: (0..changes).map(gone).collect(),
+            })),
+            idempotency: Vec::<IdempotencyRow>::new(),
+            receipts: (0..receipts).map(receipt).collect(),
+            forget_keys_before: None,
+            now: Millis(6),
+        }
+    }
+
+    fn packets_of(batch: &StoreBatch, packet_bytes_max: usize) -> Result<Vec<Packet>, StoreError> {
+        packets(
+            batch,
+            &plan(batch).unwrap(),
+            Dialect { packet_bytes_max, backslash_escapes: false },
+        )
+    }
+
+    #[test]
+    fn a_batch_is_one_packet_if_it_fits_and_begins_with_its_fence() {
+        let packets = packets_of(&batch(3, 1, "displayed"), 1 << 24).unwrap();
+        assert_eq!(packets.len(), 1);
+        let statements: Vec<_> = packets[0].sql.split(SEPARATOR).collect();
+        assert_eq!(statements.len(), packets[0].statements);
+        assert_eq!(statements[0], "START TRANSACTION");
+        assert!(
+            statements[1]
+                .ends_with("epoch_number = 5 AND epoch_tag = 18446744073709551615 AND head = 10")
+        );
+        assert!(statements[2].contains("IF(ROW_COUNT() = 1, 1, NULL)"));
+        assert_eq!(*statements.last().unwrap(), COMMIT);
+    }
+
+    #[test]
+    fn a_large_batch_is_split_under_the_limit_and_only_its_last_packet_commits() {
+        let packets = packets_of(&batch(4000, 4000, "it's"), 8192).unwrap();
+        assert!(packets.len() > 10);
+        let mut rows = 0;
+        for (index, packet) in packets.iter().enumerate() {
+            assert!(packet.sql.len() <= 8192 / 10 * 8, "{}", packet.sql.len());
+            assert_eq!(packet.sql.ends_with(COMMIT), index + 1 == packets.len());
+            assert_eq!(packet.sql.split(SEPARATOR).count(), packet.statements);
+            rows += packet.sql.matches("),(").count() + packet.sql.matches("VALUES (0,").count();
+        }
+        assert_eq!(rows, 8000 + 1, "and the fence");
+    }
+
+    #[test]
+    fn a_row_beyond_what_the_server_takes_is_refused_before_it_is_sent() {
+        let large = "x".repeat(9000);
+        assert!(matches!(packets_of(&batch(1, 1, &large), 8192), Err(StoreError::Invalid { .. })));
+        assert!(packets_of(&batch(1, 1, &large[..7000]), 8192).is_ok());
+    }
+
+    #[test]
+    fn literals_cannot_be_left_from_within() {
+        for (text, plain, escaped) in [
+            ("", "''", "''"),
+            ("a", "'a'", "'a'"),
+            ("it's", "'it''s'", "'it''s'"),
+            ("\\' OR 1", "'\\'' OR 1'", "'\\\\'' OR 1'"),
+            ("é\\", "'é\\'", "'é\\\\'"),
+        ] {
+            for (backslash_escapes, expected) in [(false, plain), (true, escaped)] {
+                let mut out = String::new();
+                quote(&mut out, text, backslash_escapes);
+                assert_eq!(out, expected);
+            }
+            // The driver escapes more, but with the same meaning where the mode leaves only the quote.
+            assert_eq!(mysql_async::Value::from(text).as_sql(true), plain);
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! From rows of the tables to rows of the world, for either store.
+//!
+//! Each `SELECT` stands beside the function that reads its columns. `+shard` keeps SQLite from walking an index over
+//! a table that is read whole anyway.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use carillon_expr::Type;
+use carillon_world::{
+    AppId, AppRow, AttributeId, AttributeRow, DeviceId, DevicePrivate, DeviceRow, Epoch, GroupId,
+    GroupRow, LineageEntry, MessageId, MessageRow, Millis, RevisionRecord, Row, SecretHash, Seq,
+};
+
+use crate::json::{self, Damage};
+use crate::names::Named;
+use crate::{IdempotencyRow, StoreError};
+
+/// The columns of one row, each taken once by its index.
+pub(crate) trait Columns {
+    fn opt_int(&mut self, index: usize) -> Result<Option<u64>, Damage>;
+    fn opt_text(&mut self, index: usize) -> Result<Option<String>, Damage>;
+    fn opt_blob(&mut self, index: usize) -> Result<Option<Vec<u8>>, Damage>;
+
+    fn int(&mut self, index: usize) -> Result<u64, Damage> {
+        self.opt_int(index)?.ok_or_else(|| format!("column {index} is NULL"))
+    }
+
+    fn text(&mut self, index: usize) -> Result<String, Damage> {
+        self.opt_text(index)?.ok_or_else(|| format!("column {index} is NULL"))
+    }
+
+    fn name<T: Named>(&mut self, index: usize) -> Result<T, Damage> {
+        let name = self.text(index)?;
+        T::named(&name).ok_or_else(|| format!("{name:?} in column {index}"))
+    }
+
+    fn digest(&mut self, index: usize) -> Result<Option<[u8; 32]>, Damage> {
+        match self.opt_blob(index)? {
+            Some(blob) => {
+                blob.try_into().map(Some).map_err(|_| format!("column {index} is not 32 bytes"))
+            }
+            None => Ok(None),
+        }
+    }
+}
+
+pub(crate) fn in_table<T>(table: &'static str, result: Result<T, Damage>) -> Result<T, StoreError> {
+    result.map_err(|detail| StoreError::Damaged { table, detail })
+}
+
+/// A table that is streamed at start-up.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) table: &'static str,
+    /// One parameter: the shard.
+    pub(crate) select: &'static str,
+}
+
+/// In the order in which they are read: revisions before messages, which take them along.
+pub(crate) static SOURCES: [Source; 6] = [
+    Source {
+        table: "apps",
+        select: "SELECT app, name, environment, publishable_key, created_at FROM apps WHERE +shard = ?",
+    },
+    Source {
+        table: "attributes",
+        select: "SELECT attribute, app, name, type, set_by FROM attributes WHERE +shard = ? AND deleted = 0",
+    },
+    Source {
+        table: "app_groups",
+        select: "SELECT group_id, app, name, set_by FROM app_groups WHERE +shard = ? AND deleted = 0",
+    },
+    Source {
+        table: "message_revisions",
+        select: "SELECT app, message, from_seq, active, to_expression, heads FROM message_revisions WHERE +shard = ?",
+    },
+    Source {
+        table: "messages",
+        select: "SELECT message, app, revision, state, to_expression, priority, collapse_key, created_at, not_before, \
+                 expires_at, variants, changed_seq FROM messages WHERE +shard = ?",
+    },
+    Source {
+        table: "devices",
+        select: "SELECT device, app, generation_seq, p_seq, created_at, user_id, attributes, group_ids, secret_sha256, \
+                 push_tokens FROM devices WHERE +shard = ? AND deleted = 0",
+    },
+];
+
+/// Reads the rows of [`SOURCES`] in that order.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    /// Without bodies, so small; each leaves with its message.
+    revisions: HashMap<(AppId, MessageId), Vec<RevisionRecord>>,
+}
+
+impl Reader {
+    /// `None` for a row that comes later, as part of another.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`]
+    pub(crate) fn read(
+        &mut self,
+        table: &'static str,
+        columns: &mut impl Columns,
+    ) -> Result<Option<Row>, StoreError> {
+        let row = match table {
+            "apps" => app(columns),
+            "attributes" => attribute(columns),
+            "app_groups" => group(columns),
+            "message_revisions" => return in_table(table, self.revision(columns)).map(|()| None),
+            "messages" => self.message(columns),
+            "devices" => device(columns),
+            _ => unreachable!("{table} is no source"),
+        };
+        in_table(table, row).map(Some)
+    }
+
+    /// To be called after the last row.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if a message is missing.
+    pub(crate) fn finish(self) -> Result<(), StoreError> {
+        match self.revisions.keys().next() {
+            Some((_, message)) => in_table(
+                "message_revisions",
+                Err(format!("message {message} has revisions but no row")),
+            ),
+            None => Ok(()),
+        }
+    }
+
+    fn revision(&mut self, columns: &mut impl Columns) -> Result<(), Damage> {
+        let key = (AppId::new(columns.int(0)?), MessageId::new(columns.int(1)?));
+        let record = RevisionRecord {
+            from: Seq::new(columns.int(2)?),
+            active: columns.int(3)? != 0,
+            to: columns.text(4)?.into(),
+            variants: json::read_heads(&columns.text(5)?)?,
+        };
+        self.revisions.entry(key).or_default().push(record);
+        Ok(())
+    }
+
+    fn message(&mut self, columns: &mut impl Columns) -> Result<Row, Damage> {
+        let id = MessageId::new(columns.int(0)?);
+        let app = AppId::new(columns.int(1)?);
+        let priority = columns.name(5)?;
+        let expires_at = Millis(columns.int(9)?);
+        let of_message = |detail: Damage| format!("message {id}: {detail}");
+        let row = MessageRow {
+            id,
+            app,
+            revision: columns
+                .int(2)?
+                .try_into()
+                .map_err(|_| "a revision beyond 32 bits".to_owned())?,
+            state: columns.name(3)?,
+            to: columns.text(4)?.into(),
+            priority,
+            collapse_key: columns.opt_text(6)?.map(Arc::from),
+            created_at: Millis(columns.int(7)?),
+            not_before: columns.opt_int(8)?.map(Millis),
+            expires_at,
+            variants: json::read_variants(&columns.text(10)?, priority, expires_at)
+                .map_err(of_message)?,
+        };
+        let mut revisions = self.revisions.remove(&(app, id)).unwrap_or_default();
+        revisions.sort_unstable_by_key(|record| record.from);
+        let changed = Seq::new(columns.int(11)?);
+        if revisions.last() != Some(&RevisionRecord::of(&row, changed)) {
+            return Err(of_message("its latest revision is another".to_owned()));
+        }
+        Ok(Row::Message { row: Arc::new(row), revisions })
+    }
+}
+
+fn app(columns: &mut impl Columns) -> Result<Row, Damage> {
+    Ok(Row::App(Arc::new(AppRow {
+        id: AppId::new(columns.int(0)?),
+        name: columns.text(1)?.into(),
+        environment: columns.name(2)?,
+        publishable_key: columns.text(3)?.into(),
+        created_at: Millis(columns.int(4)?),
+    })))
+}
+
+fn attribute(columns: &mut impl Columns) -> Result<Row, Damage> {
+    Ok(Row::Attribute(Arc::new(AttributeRow {
+        id: AttributeId::new(columns.int(0)?),
+        app: AppId::new(columns.int(1)?),
+        name: columns.text(2)?.into(),
+        kind: columns.text(3)?.parse::<Type>().map_err(|error| error.to_string())?,
+        set_by: columns.name(4)?,
+    })))
+}
+
+fn group(columns: &mut impl Columns) -> Result<Row, Damage> {
+    Ok(Row::Group(Arc::new(GroupRow {
+        id: GroupId::new(columns.int(0)?),
+        app: AppId::new(columns.int(1)?),
+        name: columns.text(2)?.into(),
+        set_by: columns.name(3)?,
+    })))
+}
+
+fn device(columns: &mut impl Columns) -> Result<Row, Damage> {
+    let id = DeviceId::new(columns.int(0)?);
+    let of_device = |detail: Damage| format!("device {id}: {detail}");
+    let secret = columns.digest(8)?.map(SecretHash);
+    let private = match columns.opt_text(9)? {
+        Some(tokens) => {
+            let tokens = json::read_tokens(&tokens).map_err(of_device)?;
+            Some(Box::new(DevicePrivate { secret, tokens }))
+        }
+        None => None,
+    };
+    Ok(Row::Device(Arc::new(DeviceRow {
+        id,
+        app: AppId::new(columns.int(1)?),
+        generation: Seq::new(columns.int(2)?),
+        p: Seq::new(columns.int(3)?),
+        created_at: Millis(columns.int(4)?),
+        user: columns.opt_text(5)?.map(Arc::from),
+        attributes: json::read_attributes(&columns.text(6)?).map_err(of_device)?,
+        groups: json::read_groups(&columns.text(7)?).map_err(of_device)?,
+        private,
+    })))
+}
+
+/// Parameters: the shard, and the time since when.
+pub(crate) const SELECT_IDEMPOTENCY: &str = "SELECT app, idempotency_key, request_sha256, response, created_at \
+                                             FROM idempotency WHERE shard = ? AND created_at >= ?";
+
+pub(crate) fn idempotency(columns: &mut impl Columns) -> Result<IdempotencyRow, StoreError> {
+    let mut read = || {
+        Ok(IdempotencyRow {
+            app: AppId::new(columns.int(0)?),
+            key: columns.text(1)?.into(),
+            request: columns.digest(2)?.ok_or("a request without a digest")?,
+            response: Bytes::from(columns.opt_blob(3)?.ok_or("a request without a response")?),
+            created_at: Millis(columns.int(4)?),
+        })
+    };
+    in_table("idempotency", read())
+}
+
+/// One parameter: the shard.
+pub(crate) const SELECT_LINEAGE: &str = "SELECT epoch_number, epoch_tag, began_after, fork FROM lineage WHERE shard = ? ORDER BY epoch_number";
+
+pub(crate) fn lineage_entry(columns: &mut impl Columns) -> Result<LineageEntry, StoreError> {
+    let mut read = || {
+        Ok(LineageEntry {
+            epoch: Epoch { number: columns.int(0)?, tag: columns.int(1)? },
+            began_after: Seq::new(columns.int(2)?),
+            fork: columns.int(3)? != 0,
+        })
+    };
+    in_table("lineage", read())
+}
+
+/// One parameter: the shard.
+pub(crate) const SELECT_LEASE: &str =
+    "SELECT epoch_number, epoch_tag, head, horizon FROM lease WHERE shard = ?";
+
+/// The epoch, the head and the horizon.
+pub(crate) fn lease(columns: &mut impl Columns) -> Result<(Epoch, Seq, Seq), StoreError> {
+    let mut read = || {
+        let epoch = Epoch { number: columns.int(0)?, tag: columns.int(1)? };
+        Ok((epoch, Seq::new(columns.int(2)?), Seq::new(columns.int(3)?)))
+    };
+    in_table("lease", read())
+}

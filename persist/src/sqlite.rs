@@ -1,0 +1,411 @@
+//! The embedded store: one file, one thread that alone touches it.
+//!
+//! SQLite blocks, so it has a thread of its own with a channel in front. The connection is opened on demand and
+//! dropped after any error that leaves its state in doubt. `synchronous=FULL`: an answer means durable.
+
+mod write;
+
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use carillon_world::{LineageEntry, Millis, Row, ShardId};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::epoch::{Holding, Verdict, judge_claim};
+use crate::json::Damage;
+use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
+use crate::read::{
+    self, Columns, Reader, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE, SOURCES,
+};
+use crate::{
+    CommitError, EpochClaim, IdempotencyRow, Opening, Store, StoreBatch, StoreError, StoreOptions,
+};
+
+/// Rows that travel together from the thread to the loader: few wake-ups, little memory.
+const LOAD_CHUNK_ROWS: usize = 512;
+/// Chunks that wait for the loader at most.
+const LOAD_CHUNKS_MAX: usize = 4;
+/// The log is folded into the file when it is this large, after the answer to the batch that made it so.
+const WAL_BYTES_MAX: u64 = 16 << 20;
+/// Statements kept ready: four sizes of eight tables and a few more.
+const STATEMENTS_MAX: usize = 64;
+
+type Job = Box<dyn FnOnce(&mut Worker) + Send>;
+
+/// See [`Store`].
+#[derive(Debug)]
+pub struct SqliteStore {
+    /// `None` only while dropping.
+    jobs: Option<mpsc::UnboundedSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    shards: u16,
+}
+
+impl SqliteStore {
+    /// Opens or creates the file.
+    ///
+    /// # Errors
+    /// If the file cannot be opened, or [`StoreError::NewerSchema`].
+    pub async fn open(path: &Path, options: &StoreOptions) -> Result<SqliteStore, StoreError> {
+        // Unbounded, yet there is never more than one job, because each call awaits its answer.
+        let (jobs, mut inbox) = mpsc::unbounded_channel::<Job>();
+        let mut worker = Worker {
+            path: path.to_owned(),
+            busy_timeout: options.connect_timeout,
+            connection: None,
+            sql: write::Sql::default(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("carillon-sqlite".to_owned())
+            .spawn(move || {
+                while let Some(job) = inbox.blocking_recv() {
+                    job(&mut worker);
+                    worker.checkpoint();
+                }
+            })
+            .map_err(|error| {
+                StoreError::unavailable("start the thread of the SQLite store", error)
+            })?;
+        let mut store = SqliteStore { jobs: Some(jobs), thread: Some(thread), shards: 0 };
+        let shards = options.shards;
+        store.shards = store.call(move |worker| worker.migrate(shards)).await?;
+        Ok(store)
+    }
+
+    /// Runs `job` on the thread.
+    async fn call<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Worker) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.start(job)?
+            .await
+            .map_err(|error| StoreError::unavailable("ask the thread of the SQLite store", error))?
+    }
+
+    fn start<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Worker) -> T + Send + 'static,
+    ) -> Result<oneshot::Receiver<T>, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |worker| {
+            // A caller that went away does not want to know.
+            let _ = answer.send(job(worker));
+        });
+        let jobs = self.jobs.as_ref().expect("present until dropped");
+        match jobs.send(job) {
+            Ok(()) => Ok(answered),
+            Err(_) => {
+                Err(StoreError::unavailable("ask the thread of the SQLite store", "it has ended"))
+            }
+        }
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // It panicked only if we have a fault, and then said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    async fn begin_epoch(
+        &mut self,
+        shard: ShardId,
+        claim: EpochClaim,
+    ) -> Result<Opening, StoreError> {
+        let shards = self.shards;
+        self.call(move |worker| worker.begin_epoch(shards, shard, claim)).await
+    }
+
+    async fn load(
+        &mut self,
+        shard: ShardId,
+        sink: &mut (dyn FnMut(Row) + Send),
+    ) -> Result<(), StoreError> {
+        let (chunks, mut inbox) = mpsc::channel(LOAD_CHUNKS_MAX);
+        let loaded = self.start(move |worker| worker.load(shard, &chunks))?;
+        while let Some(rows) = inbox.recv().await {
+            let rows: Vec<Row> = rows;
+            rows.into_iter().for_each(&mut *sink);
+        }
+        loaded
+            .await
+            .map_err(|error| StoreError::unavailable("load from the SQLite store", error))?
+    }
+
+    async fn load_idempotency(
+        &mut self,
+        shard: ShardId,
+        since: Millis,
+    ) -> Result<Vec<IdempotencyRow>, StoreError> {
+        self.call(move |worker| worker.load_idempotency(shard, since)).await
+    }
+
+    async fn commit(&mut self, batch: &StoreBatch) -> Result<(), CommitError> {
+        let batch = batch.clone();
+        let refused = |source| CommitError::Refused { source };
+        let committed = self.start(move |worker| worker.commit(&batch)).map_err(refused)?;
+        match committed.await {
+            Ok(result) => result,
+            Err(error) => Err(CommitError::Unknown {
+                source: StoreError::unavailable("commit a batch", error),
+            }),
+        }
+    }
+
+    async fn clock(&mut self) -> Result<Millis, StoreError> {
+        self.call(|worker| {
+            worker
+                .connection()
+                .and_then(|connection| clock(connection).map_err(down("read the clock")))
+        })
+        .await
+    }
+
+    async fn ping(&mut self) -> Result<(), StoreError> {
+        // Reads the file, unlike `SELECT 1`.
+        self.call(|worker| {
+            let read = "SELECT COUNT(*) FROM installation";
+            let rows = worker.connection()?.query_row(read, [], |row| row.get::<_, i64>(0));
+            rows.map(|_| ()).map_err(down("read the SQLite store"))
+        })
+        .await
+    }
+
+    fn shards(&self) -> u16 {
+        self.shards
+    }
+}
+
+/// What the thread owns.
+#[derive(Debug)]
+struct Worker {
+    path: PathBuf,
+    busy_timeout: Duration,
+    connection: Option<Connection>,
+    sql: write::Sql,
+}
+
+impl Worker {
+    fn connection(&mut self) -> Result<&mut Connection, StoreError> {
+        if self.connection.is_none() {
+            let connection = self.connect().map_err(down("open the SQLite store"))?;
+            self.connection = Some(connection);
+        }
+        Ok(self.connection.as_mut().expect("just opened"))
+    }
+
+    fn connect(&self) -> rusqlite::Result<Connection> {
+        let connection = Connection::open(&self.path)?;
+        connection.busy_timeout(self.busy_timeout)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        // The two that macOS needs for FULL to be true.
+        connection.pragma_update(None, "fullfsync", true)?;
+        connection.pragma_update(None, "checkpoint_fullfsync", true)?;
+        connection.pragma_update(None, "journal_size_limit", 4 * WAL_BYTES_MAX as i64)?;
+        // Ours to do, so that no answer waits for it.
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        // Negative: KiB.
+        connection.pragma_update(None, "cache_size", -(64 << 10))?;
+        Ok(connection)
+    }
+
+    /// Returns the number of shards.
+    fn migrate(&mut self, shards: u16) -> Result<u16, StoreError> {
+        let attempted = "migrate the SQLite store";
+        let down = down(attempted);
+        let transaction = begin(self.connection()?).map_err(down)?;
+        transaction.execute_batch(CREATE_VERSIONS).map_err(down)?;
+        let found: Option<i64> =
+            transaction.query_row(SELECT_VERSION, [], |row| row.get(0)).map_err(down)?;
+        for migration in migrate::due(&migrate::SQLITE, found.unwrap_or(0).unsigned_abs())? {
+            for statement in migrate::statements(migration.sql) {
+                transaction.execute_batch(&statement).map_err(down)?;
+            }
+            let row = params![migration.version, migration.name];
+            transaction
+                .execute("INSERT INTO schema_version (version, name) VALUES (?, ?)", row)
+                .map_err(down)?;
+        }
+        let insert = "INSERT INTO installation (one, shards) VALUES (1, ?) ON CONFLICT DO NOTHING";
+        transaction.execute(insert, [shards]).map_err(down)?;
+        let shards = transaction
+            .query_row("SELECT shards FROM installation", [], |row| row.get(0))
+            .map_err(down)?;
+        transaction.commit().map_err(down)?;
+        Ok(shards)
+    }
+
+    fn begin_epoch(
+        &mut self,
+        shards: u16,
+        shard: ShardId,
+        claim: EpochClaim,
+    ) -> Result<Opening, StoreError> {
+        if shard.get() >= shards {
+            return Err(StoreError::invalid(format!("shard {shard} of {shards}")));
+        }
+        let down = down("begin an epoch");
+        // After a doubtful commit the log is read anew, as another process would read it.
+        self.connection = None;
+        let transaction = begin(self.connection()?).map_err(down)?;
+        let insert = "INSERT INTO lease VALUES (?, 0, 0, 0, 0, 0, 0, 0) ON CONFLICT DO NOTHING";
+        transaction.execute(insert, [shard.get()]).map_err(down)?;
+        let (epoch, head, horizon) = transaction
+            .query_row(SELECT_LEASE, [shard.get()], |row| Ok(read::lease(&mut Fields(row))))
+            .map_err(down)??;
+        let lineage = lineage(&transaction, shard)?;
+        let now = clock(&transaction).map_err(down)?;
+        let opening =
+            match judge_claim(shard, Holding { epoch, head, horizon, lineage }, claim, now)? {
+                Verdict::Begun(opening) => return Ok(opening),
+                Verdict::Begin(opening) => opening,
+            };
+        let (number, tag) = (signed(opening.epoch.number), signed(opening.epoch.tag));
+        let update = "UPDATE lease SET epoch_number = ?, epoch_tag = ?, owner_connection = ?, batches = batches + 1 \
+                      WHERE shard = ?";
+        transaction
+            .execute(update, params![number, tag, std::process::id(), shard.get()])
+            .map_err(down)?;
+        let line = params![shard.get(), number, tag, signed(head.get()), claim.fork, signed(now.0)];
+        transaction.execute("INSERT INTO lineage VALUES (?, ?, ?, ?, ?, ?)", line).map_err(down)?;
+        transaction.commit().map_err(down)?;
+        Ok(opening)
+    }
+
+    fn load(&mut self, shard: ShardId, chunks: &mpsc::Sender<Vec<Row>>) -> Result<(), StoreError> {
+        let down = down("load from the SQLite store");
+        let transaction = self
+            .connection()?
+            .transaction_with_behavior(TransactionBehavior::Deferred)
+            .map_err(down)?;
+        let gone =
+            |_| StoreError::unavailable("load from the SQLite store", "the loader went away");
+        let mut reader = Reader::default();
+        let mut chunk = Vec::with_capacity(LOAD_CHUNK_ROWS);
+        for source in &SOURCES {
+            let mut statement = transaction.prepare(source.select).map_err(down)?;
+            let mut rows = statement.query([shard.get()]).map_err(down)?;
+            while let Some(row) = rows.next().map_err(down)? {
+                chunk.extend(reader.read(source.table, &mut Fields(row))?);
+                if chunk.len() == LOAD_CHUNK_ROWS {
+                    let full = std::mem::replace(&mut chunk, Vec::with_capacity(LOAD_CHUNK_ROWS));
+                    chunks.blocking_send(full).map_err(gone)?;
+                }
+            }
+        }
+        reader.finish()?;
+        chunks.blocking_send(chunk).map_err(gone)
+    }
+
+    fn load_idempotency(
+        &mut self,
+        shard: ShardId,
+        since: Millis,
+    ) -> Result<Vec<IdempotencyRow>, StoreError> {
+        let down = down("load idempotency keys");
+        let mut statement = self.connection()?.prepare(SELECT_IDEMPOTENCY).map_err(down)?;
+        let mut rows = statement.query(params![shard.get(), signed(since.0)]).map_err(down)?;
+        let mut loaded = Vec::new();
+        while let Some(row) = rows.next().map_err(down)? {
+            loaded.push(read::idempotency(&mut Fields(row))?);
+        }
+        Ok(loaded)
+    }
+
+    /// Folds a long log into the file.
+    fn checkpoint(&mut self) {
+        let Some(connection) = &self.connection else { return };
+        let mut wal = self.path.clone().into_os_string();
+        wal.push("-wal");
+        if std::fs::metadata(&wal).is_ok_and(|file| file.len() >= WAL_BYTES_MAX)
+            && let Err(error) =
+                connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        {
+            // The next batch tries again; meanwhile the log grows, which harms nobody.
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the log of the SQLite store could not be folded in"
+            );
+        }
+    }
+}
+
+/// Takes the write lock at once, so that no later statement can fail for want of it.
+fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
+    connection.transaction_with_behavior(TransactionBehavior::Immediate)
+}
+
+fn lineage(connection: &Connection, shard: ShardId) -> Result<Vec<LineageEntry>, StoreError> {
+    let down = down("read the lineage");
+    let mut statement = connection.prepare(SELECT_LINEAGE).map_err(down)?;
+    let mut rows = statement.query([shard.get()]).map_err(down)?;
+    let mut lineage = Vec::new();
+    while let Some(row) = rows.next().map_err(down)? {
+        lineage.push(read::lineage_entry(&mut Fields(row))?);
+    }
+    Ok(lineage)
+}
+
+fn clock(connection: &Connection) -> rusqlite::Result<Millis> {
+    let now = connection
+        .query_row("SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)", [], |row| {
+            row.get::<_, i64>(0)
+        })
+        .optional()?;
+    Ok(Millis(now.unwrap_or(0).unsigned_abs()))
+}
+
+/// The 64 bits as SQLite keeps them.
+fn signed(bits: u64) -> i64 {
+    bits.cast_signed()
+}
+
+fn down(attempted: &'static str) -> impl Fn(rusqlite::Error) -> StoreError + Copy {
+    move |error| StoreError::unavailable(attempted, error)
+}
+
+struct Fields<'a, 'r>(&'a rusqlite::Row<'r>);
+
+impl Fields<'_, '_> {
+    fn at(&self, index: usize) -> Result<ValueRef<'_>, Damage> {
+        self.0.get_ref(index).map_err(|error| error.to_string())
+    }
+}
+
+impl Columns for Fields<'_, '_> {
+    fn opt_int(&mut self, index: usize) -> Result<Option<u64>, Damage> {
+        match self.at(index)? {
+            ValueRef::Null => Ok(None),
+            ValueRef::Integer(bits) => Ok(Some(bits.cast_unsigned())),
+            other => Err(format!("{:?} in column {index}", other.data_type())),
+        }
+    }
+
+    fn opt_text(&mut self, index: usize) -> Result<Option<String>, Damage> {
+        match self.at(index)? {
+            ValueRef::Null => Ok(None),
+            ValueRef::Text(text) => std::str::from_utf8(text)
+                .map(|text| Some(text.to_owned()))
+                .map_err(|error| error.to_string()),
+            other => Err(format!("{:?} in column {index}", other.data_type())),
+        }
+    }
+
+    fn opt_blob(&mut self, index: usize) -> Result<Option<Vec<u8>>, Damage> {
+        match self.at(index)? {
+            ValueRef::Null => Ok(None),
+            ValueRef::Blob(blob) => Ok(Some(blob.to_owned())),
+            other => Err(format!("{:?} in column {index}", other.data_type())),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The trait that both stores implement, and what goes over it.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use carillon_world::{
+    AppId, Batch, DeviceId, Epoch, Lineage, MessageId, Millis, Row, Seq, ShardId,
+};
+
+use crate::{CommitError, MysqlStore, SqliteStore, StoreError, StoreOptions, StoreUrl};
+
+/// The longest idempotency key.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+
+/// A shard as its owner finds it when an epoch begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// Ends with the line of the epoch that began.
+    pub lineage: Lineage,
+    /// The last committed change.
+    pub head: Seq,
+    pub horizon: Seq,
+    pub epoch: Epoch,
+}
+
+/// The wish to begin an epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct EpochClaim {
+    /// Random. The same claim made twice begins one epoch, so a claim whose answer was lost is simply repeated.
+    pub tag: u64,
+    /// The claim fails unless the lease still names this epoch.
+    pub held: Option<Epoch>,
+    /// The number will be at least this; one above what a witness has shown.
+    pub number_min: u64,
+    /// Changes before the epoch were lost.
+    pub fork: bool,
+}
+
+/// One transaction.
+#[derive(Clone, Debug)]
+pub struct StoreBatch {
+    pub shard: ShardId,
+    /// The epoch of the owner, which the lease must still name.
+    pub epoch: Epoch,
+    /// Where the owner thinks the head is. `changes` begin right after it.
+    pub head: Seq,
+    /// `None`: only the rows below, which leaves the head where it is.
+    pub changes: Option<Arc<Batch>>,
+    pub idempotency: Vec<IdempotencyRow>,
+    pub receipts: Vec<ReceiptRow>,
+    /// Idempotency keys made before this are forgotten.
+    pub forget_keys_before: Option<Millis>,
+    /// The committed clock.
+    pub now: Millis,
+}
+
+impl StoreBatch {
+    /// The head once this is committed.
+    pub fn last(&self) -> Seq {
+        self.changes.as_ref().map_or(self.head, |batch| batch.last())
+    }
+}
+
+/// The answer to a request that carried an idempotency key, kept so that a repeat gets the same.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IdempotencyRow {
+    pub app: AppId,
+    /// At most [`IDEMPOTENCY_KEY_BYTES_MAX`] bytes.
+    pub key: Arc<str>,
+    /// SHA-256 of the request.
+    pub request: [u8; 32],
+    pub response: Bytes,
+    pub created_at: Millis,
+}
+
+impl fmt::Debug for IdempotencyRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let IdempotencyRow { app, key, response, created_at, .. } = self;
+        write!(f, "IdempotencyRow({app}, {key:?}, {} bytes, {})", response.len(), created_at.0)
+    }
+}
+
+/// What a device says it did with a message. Writing one twice is harmless: the first counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceiptRow {
+    pub app: AppId,
+    pub device: DeviceId,
+    /// Chosen by the device.
+    pub id: u64,
+    pub message: MessageId,
+    pub kind: String,
+    pub at: Millis,
+}
+
+/// A store of shards. One value is used by one task; whoever needs a second opens a second.
+///
+/// No future here is cancel safe: dropping one drops the connection, and for a commit it is an unknown outcome.
+pub trait Store: Send {
+    /// Makes the caller the owner of `shard`, in one transaction that writes the lease and a line of the lineage.
+    /// It waits for a transaction of the present owner, or ends that owner's connection after a second.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] if `claim.held` is not what the lease names.
+    fn begin_epoch(
+        &mut self,
+        shard: ShardId,
+        claim: EpochClaim,
+    ) -> impl Future<Output = Result<Opening, StoreError>> + Send;
+
+    /// Streams every row of `shard`, as it is at one instant: an app's rows after the app, devices last.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] for what cannot have been written by [`commit`](Store::commit); `sink` has seen part.
+    fn load(
+        &mut self,
+        shard: ShardId,
+        sink: &mut (dyn FnMut(Row) + Send),
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The idempotency rows made at `since` or later.
+    fn load_idempotency(
+        &mut self,
+        shard: ShardId,
+        since: Millis,
+    ) -> impl Future<Output = Result<Vec<IdempotencyRow>, StoreError>> + Send;
+
+    /// Commits `batch` whole or not at all. `Ok` only when it is durable.
+    fn commit(
+        &mut self,
+        batch: &StoreBatch,
+    ) -> impl Future<Output = Result<(), CommitError>> + Send;
+
+    /// The store's clock, which counts.
+    fn clock(&mut self) -> impl Future<Output = Result<Millis, StoreError>> + Send;
+
+    /// Whether the store answers.
+    fn ping(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The number of shards, as written when the store was created.
+    fn shards(&self) -> u16;
+}
+
+/// Whichever store the configuration names.
+#[derive(Debug)]
+pub enum AnyStore {
+    Sqlite(SqliteStore),
+    Mysql(MysqlStore),
+}
+
+impl AnyStore {
+    /// Opens the store, creates what is missing and migrates what is older.
+    ///
+    /// # Errors
+    /// If it cannot be reached, or [`StoreError::NewerSchema`].
+    pub async fn open(url: &StoreUrl, options: &StoreOptions) -> Result<AnyStore, StoreError> {
+        match url {
+            StoreUrl::Sqlite(path) => Ok(AnyStore::Sqlite(SqliteStore::open(path, options).await?)),
+            StoreUrl::Mysql(url) => Ok(AnyStore::Mysql(MysqlStore::open(url, options).await?)),
+        }
+    }
+}
+
+impl Store for AnyStore {
+    async fn begin_epoch(
+        &mut self,
+        shard: ShardId,
+        claim: EpochClaim,
+    ) -> Result<Opening, StoreError> {
+        match self {
+            AnyStore::Sqlite(store) => store.begin_epoch(shard, claim).await,
+            AnyStore::Mysql(store) => store.begin_epoch(shard, claim).await,
+        }
+    }
+
+    async fn load(
+        &mut self,
+        shard: ShardId,
+        sink: &mut (dyn FnMut(Row) + Send),
+    ) -> Result<(), StoreError> {
+        match self {
+            AnyStore::Sqlite(store) => store.load(shard, sink).await,
+            AnyStore::Mysql(store) => store.load(shard, sink).await,
+        }
+    }
+
+    async fn load_idempotency(
+        &mut self,
+        shard: ShardId,
+        since: Millis,
+    ) -> Result<Vec<IdempotencyRow>, StoreError> {
+        match self {
+            AnyStore::Sqlite(store) => store.load_idempotency(shard, since).await,
+            AnyStore::Mysql(store) => store.load_idempotency(shard, since).await,
+        }
+    }
+
+    async fn commit(&mut self, batch: &StoreBatch) -> Result<(), CommitError> {
+        match self {
+            AnyStore::Sqlite(store) => store.commit(batch).await,
+            AnyStore::Mysql(store) => store.commit(batch).await,
+        }
+    }
+
+    async fn clock(&mut self) -> Result<Millis, StoreError> {
+        match self {
+            AnyStore::Sqlite(store) => store.clock().await,
+            AnyStore::Mysql(store) => store.clock().await,
+        }
+    }
+
+    async fn ping(&mut self) -> Result<(), StoreError> {
+        match self {
+            AnyStore::Sqlite(store) => store.ping().await,
+            AnyStore::Mysql(store) => store.ping().await,
+        }
+    }
+
+    fn shards(&self) -> u16 {
+        match self {
+            AnyStore::Sqlite(store) => store.shards(),
+            AnyStore::Mysql(store) => store.shards(),
+        }
+    }
+}
