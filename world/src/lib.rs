@@ -6,6 +6,10 @@
 mod ids;
 mod model;
 mod position;
+mod upstream;
+
+#[cfg(test)]
+mod golden;
 
 pub use ids::{AppId, AttributeId, DeviceId, GroupId, MessageId, Millis, Seq, ShardId};
 pub use model::{
@@ -13,3 +17,6 @@ pub use model::{
     Priority, PushChannel, PushToken, RevisionRecord, Row, SecretHash, SetBy, Tag, Variant,
 };
 pub use position::{Epoch, Judgement, Lineage, LineageEntry, LineageError, Position};
+pub use upstream::{
+    Problem, ProfilePatch, Receipt, ReceiptKind, UPSTREAM_BYTES_MAX, UpstreamError, UpstreamReply, UpstreamRequest,
+};
