@@ -1,0 +1,16 @@
+//! The edge without its sockets: everything here is a function of what is passed in, time and chance included.
+
+pub mod answer;
+pub mod body;
+pub mod decide;
+pub mod keys;
+pub mod limiter;
+pub mod parking;
+pub mod route;
+pub mod sabotage;
+pub mod seal;
+pub mod tickets;
+pub mod writes;
+
+#[cfg(test)]
+mod fixture;
