@@ -1,0 +1,81 @@
+//! Faults that lie between keys, or in the files that they name.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::{Fault, Origin, Settings, with_password};
+use crate::link_token;
+
+/// The least that the HTTP library takes.
+const HEAD_BYTES_MIN: usize = 8 << 10;
+
+impl Settings {
+    /// Judges settings that are each well formed; the reader adds where each came from. An edge that runs without its central beside it
+    /// has to be told whom to trust.
+    pub(super) fn faults(&self, edge_alone: bool) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut fault = |key: &str, what: String| {
+            faults.push(Fault { key: key.to_owned(), what, origin: Origin::Default });
+        };
+        let drain_max: Duration = self.process.drain_max;
+        if self.edge.drain_spread >= drain_max {
+            fault(
+                "edge.drain_spread",
+                format!("expected less than drain_max, which is {drain_max:?}"),
+            );
+        }
+        if self.edge.head_bytes_max.0 < HEAD_BYTES_MIN {
+            fault("edge.head_bytes_max", "expected at least 8KiB".to_owned());
+        }
+        if self.edge.listen.0.is_none() && self.edge.plain_listen.0.is_none() {
+            fault("edge.listen", "expected an address here or in edge.plain_listen".to_owned());
+        }
+        if let Some(password) = &self.central.store_password
+            && self.central.store.as_ref().is_none_or(|url| with_password(url, password).is_none())
+        {
+            let what = "expected central.store to be mysql://USER@…, with a user and no password";
+            fault("central.store_password", what.to_owned());
+        }
+        let token = self.edge.link_token.as_ref().filter(|_| self.edge.central_ca_file.is_none());
+        if token.is_some_and(|token| edge_alone && link_token::ca_named(token.reveal()).is_none()) {
+            let what = "required, since the link token names no certificate authority";
+            fault("edge.central_ca_file", what.to_owned());
+        }
+        let certificates = [
+            ("central.stream_certificate_file", &self.central.stream_certificate_file),
+            ("edge.certificate_file", &self.edge.certificate_file),
+            ("edge.central_ca_file", &self.edge.central_ca_file),
+        ];
+        for (key, path) in certificates {
+            if let Some(what) = path.as_deref().and_then(certificate_fault) {
+                fault(key, what);
+            }
+        }
+        let keys = [
+            ("central.stream_key_file", &self.central.stream_key_file),
+            ("edge.key_file", &self.edge.key_file),
+        ];
+        for (key, path) in keys {
+            if let Some(error) =
+                path.as_deref().and_then(|path| PrivateKeyDer::from_pem_file(path).err())
+            {
+                fault(key, format!("no private key in PEM can be read: {error}"));
+            }
+        }
+        faults
+    }
+}
+
+fn certificate_fault(path: &Path) -> Option<String> {
+    let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    match certificates {
+        Ok(certificates) if <Vec<_>>::is_empty(&certificates) => {
+            Some("no certificate in PEM is in the file".to_owned())
+        }
+        Ok(_) => None,
+        Err(error) => Some(format!("no certificate in PEM can be read: {error}")),
+    }
+}

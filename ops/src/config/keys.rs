@@ -1,0 +1,204 @@
+//! The table of keys. A line here is a field, a flag, a variable, a line of `print-defaults` and a
+//! row of `docs/configuration.md`; nothing else has to be touched to add one.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use carillon_persist::StoreUrl;
+
+use super::kinds::{
+    ByteSize, HostPort, ListenAt, LogFilter, LogFormat, Password, RootSecret, Secret, Setting,
+};
+use super::reader::Reader;
+use super::{Key, Section};
+
+/// Makes of each section a struct and its list of keys. `$prefix` is the section's name with a dot,
+/// empty for the keys above all tables; a default of `""` means that the key has none.
+macro_rules! settings {
+    ($($(#[doc = $about:literal])+ $name:literal $prefix:literal $section:ident: $Struct:ident {
+        $($(#[doc = $doc:literal])+ $key:ident: $type:ty = $default:literal,)+
+    })+) => {
+        $(
+            $(#[doc = $about])+
+            #[derive(Clone, Debug, PartialEq, Eq)]
+            pub(crate) struct $Struct { $($(#[doc = $doc])+ pub(crate) $key: $type,)+ }
+
+            impl $Struct {
+                const KEYS: &[Key] = &[$(Key {
+                    path: concat!($prefix, stringify!($key)),
+                    about: &[$($doc),+],
+                    default: $default,
+                    kind: &<$type as Setting>::KIND,
+                }),+];
+
+                fn read(reader: &mut Reader) -> Option<Self> {
+                    let mut keys = Self::KEYS.iter();
+                    // All keys are taken before the first fault ends it, so that all are judged.
+                    $(let $key = reader.take::<$type>(keys.next().expect("one key per field"));)+
+                    Some(Self { $($key: $key?,)+ })
+                }
+            }
+        )+
+
+        /// Everything that can be configured.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub(crate) struct Settings { $(pub(crate) $section: $Struct,)+ }
+
+        impl Settings {
+            pub(super) fn read(reader: &mut Reader) -> Option<Self> {
+                $(let $section = $Struct::read(reader);)+
+                Some(Self { $($section: $section?,)+ })
+            }
+        }
+
+        /// All sections, in the order in which they are printed.
+        pub(crate) const SECTIONS: &[Section] = &[
+            $(Section { name: $name, about: &[$($about),+], keys: $Struct::KEYS }),+
+        ];
+    };
+}
+
+settings! {
+    /// What concerns the process as a whole.
+    "" "" process: ProcessSettings {
+        /// Folder of what `up` and `central` make at their first start: secrets, the development
+        /// CA, certificates and, unless `central.store` says otherwise, the database.
+        data: PathBuf = "carillon-data",
+        /// How long a SIGTERM or SIGINT waits for open requests before the process ends anyway.
+        drain_max: Duration = "10s",
+    }
+
+    /// The log, on standard error.
+    "log" "log." log: LogSettings {
+        /// `auto` is text at a terminal and one JSON object a line otherwise.
+        format: LogFormat = "auto",
+        /// Least level that is written, also by module, as tracing's EnvFilter takes it.
+        filter: LogFilter = "info",
+    }
+
+    /// The tier that owns the truth.
+    "central" "central." central: CentralSettings {
+        /// Where the admin API listens (HTTP).
+        listen: SocketAddr = "127.0.0.1:7700",
+        /// Where /healthz, /readyz and /metrics are answered too (HTTP), as they are on `listen`.
+        ops_listen: ListenAt = "off",
+        /// Where edges connect (TLS).
+        stream_listen: SocketAddr = "127.0.0.1:7701",
+        /// The database. Not set: an SQLite file `carillon.db` in the data folder.
+        store: Option<StoreUrl> = "",
+        /// Password of the user that `store` names, so that it need not stand in the URL.
+        store_password: Option<Password> = "",
+        /// The admin API's bearer token. Not set: made at the first start, in the data folder.
+        admin_token: Option<Secret> = "",
+        /// What edges show when they connect. Not set: made at the first start, in the data folder.
+        link_token: Option<Secret> = "",
+        /// What the keys of sessions and cursors are derived from; to change it signs every device
+        /// out. Not set: made at the first start, in the data folder.
+        root_secret: Option<RootSecret> = "",
+        /// Certificate chain (PEM) shown to edges. Not set: one of the development CA.
+        stream_certificate_file: Option<PathBuf> = "",
+        /// Key (PEM) of that certificate.
+        stream_key_file: Option<PathBuf> = "",
+        /// Bytes that one edge may have unacknowledged.
+        stream_window: ByteSize = "4MiB",
+        /// Bytes of encoded changes kept in RAM for edges that reconnect.
+        log_bytes_max: ByteSize = "256MiB",
+        /// How long recalled, edited and ended messages are remembered for devices that were away.
+        horizon: Duration = "7d",
+        /// How many changes are remembered at most, whatever their age.
+        horizon_changes: NonZeroUsize = "1000000",
+        /// Open connections to the admin API.
+        connections_max: NonZeroUsize = "1024",
+        /// Body of a request to the admin API, imports excepted; beyond it 413.
+        body_bytes_max: ByteSize = "1MiB",
+        /// How long a request's head, and each piece of its body, may take.
+        read_timeout: Duration = "30s",
+        /// How long a caller waits for its write; then 503, outcome unknown.
+        write_timeout: Duration = "10s",
+        /// How long the store may take to answer at the start.
+        store_connect_timeout: Duration = "30s",
+        /// Edges connected at a time.
+        links_max: NonZeroUsize = "1024",
+        /// How long an edge's TLS handshake and first frame may take.
+        hello_timeout: Duration = "10s",
+    }
+
+    /// The tier that devices talk to.
+    "edge" "edge." edge: EdgeSettings {
+        /// What this edge is called in central's log and metrics.
+        name: String = "edge",
+        /// Where central's stream listens; `up` takes its own.
+        central: HostPort = "127.0.0.1:7701",
+        /// What central knows its edges by. A token that `central` or `up` made also names central's
+        /// CA, so that nothing else is needed to trust it.
+        link_token: Option<Secret> = "",
+        /// Certificate authorities (PEM) that central's certificate must come from. Not set: the one
+        /// that the token names.
+        central_ca_file: Option<PathBuf> = "",
+        /// Name in central's certificate. Not set: the host of `edge.central`.
+        central_name: Option<String> = "",
+        /// Where devices connect (HTTPS).
+        listen: ListenAt = "0.0.0.0:7443",
+        /// Where a load balancer that ends TLS itself connects (HTTP).
+        plain_listen: ListenAt = "off",
+        /// Whether the last address of X-Forwarded-For on `plain_listen` is believed; only behind a
+        /// load balancer that sets it.
+        forwarded_for: bool = "false",
+        /// Where /healthz, /readyz and /metrics are answered (HTTP).
+        ops_listen: ListenAt = "127.0.0.1:7444",
+        /// Certificate chain (PEM, leaf first) shown to devices, read again when it changes. Not set:
+        /// made for localhost, by `up` with its development CA, by `edge` self-signed.
+        certificate_file: Option<PathBuf> = "",
+        /// Key (PEM) of that certificate.
+        key_file: Option<PathBuf> = "",
+        /// Threads, each with a runtime and listeners of its own. Not set: one a core.
+        cores: Option<NonZeroUsize> = "",
+        /// Time over which parked polls are answered when the edge stops, and clients are asked to
+        /// spread their next ones. Less than `drain_max`.
+        drain_spread: Duration = "2s",
+        /// How long connecting to central may take.
+        connect_timeout: Duration = "5s",
+        /// Longest pause between attempts to reach central.
+        backoff_max: Duration = "10s",
+        /// How long a device's write may wait for central; then 503.
+        write_timeout: Duration = "15s",
+        /// Writes that may be on their way to central at a time; beyond it 503.
+        writes_max: NonZeroUsize = "1024",
+        /// Open connections; beyond it new ones are closed at once. About 25 KiB each.
+        connections_max: NonZeroUsize = "200000",
+        /// Parked polls of one core; beyond it 503.
+        parked_max: NonZeroUsize = "200000",
+        /// Parked polls of one device; beyond it the oldest is answered.
+        parked_per_device_max: NonZeroUsize = "4",
+        /// Body of a request; beyond it 413.
+        body_bytes_max: ByteSize = "64KiB",
+        /// Head of a request, at least 8KiB; beyond it 431.
+        head_bytes_max: ByteSize = "16KiB",
+        /// Requests of one HTTP/2 connection at a time.
+        h2_streams_max: NonZeroU32 = "16",
+        /// How long a TLS handshake may take.
+        handshake_timeout: Duration = "10s",
+        /// How long a request's head may take; an idle connection is kept as long.
+        head_timeout: Duration = "60s",
+        /// How long a request's body may take.
+        body_timeout: Duration = "10s",
+        /// How long a peer may leave what was sent unacknowledged.
+        send_timeout: Duration = "30s",
+        /// Messages in one answer, about.
+        answer_bytes_max: ByteSize = "256KiB",
+        /// Enrolments at once from one source (IPv4 address or IPv6 /64).
+        enrol_burst: NonZeroU32 = "100",
+        /// Time in which a source earns one enrolment back.
+        enrol_every: Duration = "100ms",
+        /// Sources that are told apart; further ones share one allowance.
+        enrol_sources_max: NonZeroUsize = "65536",
+    }
+}
+
+/// Keys that are set together or not at all.
+pub(super) const PAIRS: &[(&str, &str)] = &[
+    ("central.stream_certificate_file", "central.stream_key_file"),
+    ("edge.certificate_file", "edge.key_file"),
+];

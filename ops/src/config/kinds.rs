@@ -1,0 +1,310 @@
+//! The types a key may have: how each is written, and what is expected of it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use carillon_persist::StoreUrl;
+
+use super::{Kind, TomlType};
+use crate::hexadecimal;
+
+/// A type that stands in the table of keys. Every value can be written as text, because the
+/// environment and flags know nothing else; the file must use the kind's TOML type.
+pub(crate) trait Setting: Sized {
+    const KIND: Kind;
+
+    /// `None` if the text is not what [`Kind::expected`] says.
+    fn parse(text: &str) -> Option<Self>;
+
+    /// The value of a key that has neither a default nor anything set.
+    fn absent() -> Option<Self> {
+        None
+    }
+}
+
+const fn text_kind(expected: &'static str, placeholder: &'static str) -> Kind {
+    Kind { expected, placeholder, toml: TomlType::String, secret: false, shown: true }
+}
+
+const fn number_kind(expected: &'static str) -> Kind {
+    Kind { expected, placeholder: "NUMBER", toml: TomlType::Integer, secret: false, shown: true }
+}
+
+impl<T: Setting> Setting for Option<T> {
+    const KIND: Kind = T::KIND;
+
+    fn parse(text: &str) -> Option<Self> {
+        T::parse(text).map(Some)
+    }
+
+    fn absent() -> Option<Self> {
+        Some(None)
+    }
+}
+
+impl Setting for SocketAddr {
+    const KIND: Kind = text_kind("an IP address with port, like \"127.0.0.1:7700\"", "ADDRESS");
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+/// Where to listen, if at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ListenAt(pub(crate) Option<SocketAddr>);
+
+impl Setting for ListenAt {
+    const KIND: Kind =
+        text_kind("an IP address with port, like \"127.0.0.1:7443\", or \"off\"", "ADDRESS");
+
+    fn parse(text: &str) -> Option<Self> {
+        if text == "off" { Some(Self(None)) } else { text.parse().ok().map(Some).map(Self) }
+    }
+}
+
+impl Setting for PathBuf {
+    const KIND: Kind = text_kind("a path", "PATH");
+
+    fn parse(text: &str) -> Option<Self> {
+        (!text.is_empty() && !text.contains('\0')).then(|| Self::from(text))
+    }
+}
+
+impl Setting for String {
+    const KIND: Kind = text_kind("a text that is not empty", "TEXT");
+
+    fn parse(text: &str) -> Option<Self> {
+        (!text.is_empty()).then(|| text.to_owned())
+    }
+}
+
+impl Setting for bool {
+    const KIND: Kind = Kind {
+        expected: "true or false",
+        placeholder: "BOOL",
+        toml: TomlType::Boolean,
+        secret: false,
+        shown: true,
+    };
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Setting for NonZeroUsize {
+    const KIND: Kind = number_kind("a whole number from 1");
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Setting for NonZeroU32 {
+    const KIND: Kind = number_kind("a whole number from 1 to 4294967295");
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Setting for Duration {
+    const KIND: Kind =
+        text_kind("a duration above zero in ms, s, m, h or d, like \"30s\"", "DURATION");
+
+    fn parse(text: &str) -> Option<Self> {
+        let (number, unit) = split_unit(text)?;
+        let unit_ms = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return None,
+        };
+        Some(Self::from_millis(number.checked_mul(unit_ms)?)).filter(|d| *d <= DURATION_MAX)
+    }
+}
+
+/// A century: no timer arithmetic overflows below it, and no one means more.
+const DURATION_MAX: Duration = Duration::from_secs(100 * 366 * 86_400);
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ByteSize(pub(crate) usize);
+
+impl Setting for ByteSize {
+    const KIND: Kind = text_kind("a size above zero in B, KiB, MiB or GiB, like \"4MiB\"", "SIZE");
+
+    fn parse(text: &str) -> Option<Self> {
+        let (number, unit) = split_unit(text)?;
+        let unit_bytes: u64 = match unit {
+            "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            _ => return None,
+        };
+        Some(Self(usize::try_from(number.checked_mul(unit_bytes)?).ok()?))
+    }
+}
+
+/// Splits `30s` into a number above zero and a unit.
+fn split_unit(text: &str) -> Option<(u64, &str)> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let number = text[..digits].parse().ok().filter(|number| *number > 0)?;
+    Some((number, text[digits..].trim_start()))
+}
+
+/// A host name or IP address with a port, for connecting to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostPort(pub(crate) String);
+
+impl Setting for HostPort {
+    const KIND: Kind = text_kind("a host with port, like \"central.internal:7701\"", "HOST:PORT");
+
+    fn parse(text: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let good = !host.is_empty() && host.chars().all(plain)
+            || text.parse::<SocketAddr>().is_ok_and(|address| address.is_ipv6());
+        (good && port.parse::<u16>().is_ok_and(|port| port > 0)).then(|| Self(text.to_owned()))
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// Text at a terminal, JSON otherwise.
+    Auto,
+    Text,
+    Json,
+}
+
+impl Setting for LogFormat {
+    const KIND: Kind = text_kind("one of \"auto\", \"text\", \"json\"", "FORMAT");
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "auto" => Some(Self::Auto),
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
+/// Directives of tracing's filter, known to parse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LogFilter(pub(crate) String);
+
+impl Setting for LogFilter {
+    const KIND: Kind =
+        text_kind("a filter, like \"info\" or \"info,carillon_edge=debug\"", "FILTER");
+
+    fn parse(text: &str) -> Option<Self> {
+        let good = !text.is_empty() && tracing_subscriber::EnvFilter::try_new(text).is_ok();
+        good.then(|| Self(text.to_owned()))
+    }
+}
+
+/// Something that must not be shown: `Debug` prints only that it is there.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Fewer characters than this can be guessed: 32 hexadecimal digits are 128 bits.
+const SECRET_CHARS_MIN: usize = 32;
+const SECRET_CHARS_MAX: usize = 1024;
+
+const fn secret_kind(expected: &'static str) -> Kind {
+    Kind { expected, placeholder: "PATH", toml: TomlType::String, secret: true, shown: false }
+}
+
+impl Setting for Secret {
+    const KIND: Kind = secret_kind("a secret of 32 to 1024 visible ASCII characters");
+
+    fn parse(text: &str) -> Option<Self> {
+        let good = (SECRET_CHARS_MIN..=SECRET_CHARS_MAX).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_graphic());
+        good.then(|| Self(text.to_owned()))
+    }
+}
+
+/// 256 bits that keys are derived from.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct RootSecret(pub(crate) [u8; 32]);
+
+impl fmt::Debug for RootSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RootSecret(…)")
+    }
+}
+
+impl Setting for RootSecret {
+    const KIND: Kind = secret_kind("64 hexadecimal digits");
+
+    fn parse(text: &str) -> Option<Self> {
+        hexadecimal::decode(text).map(Self)
+    }
+}
+
+/// A password that somebody else's system asks for, so its strength is not ours to judge.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Password(String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+impl Setting for Password {
+    const KIND: Kind = secret_kind("a password of 1 to 1024 bytes");
+
+    fn parse(text: &str) -> Option<Self> {
+        (1..=SECRET_CHARS_MAX).contains(&text.len()).then(|| Self(text.to_owned()))
+    }
+}
+
+impl Setting for StoreUrl {
+    const KIND: Kind = Kind {
+        expected: "\"sqlite:PATH\" or \"mysql://USER:PASSWORD@HOST:PORT/DATABASE\"",
+        placeholder: "URL",
+        toml: TomlType::String,
+        secret: false,
+        shown: false,
+    };
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+/// The URL of a MySQL server with `password` in it; `None` if the URL has one already, names no user
+/// to have it, or is not that of a server.
+pub(crate) fn with_password(url: &StoreUrl, password: &Password) -> Option<StoreUrl> {
+    let StoreUrl::Mysql(text) = url else { return None };
+    let (user, rest) = text.strip_prefix("mysql://")?.split_once('@')?;
+    if user.is_empty() || user.contains([':', '/']) {
+        return None;
+    }
+    // Whatever could end the password or the authority is escaped, and everything else may be.
+    let escaped: String = password.0.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    format!("mysql://{user}:{escaped}@{rest}").parse().ok()
+}
