@@ -1,1 +1,69 @@
-fn main() {}
+//! The executable `carillon`: configuration, log, runtime, tiers, drain, exit code, in that order.
+//!
+//! What a tier does is in its own crate; here is only what a process does.
+
+mod allocator;
+mod cli;
+mod config;
+mod data;
+mod failure;
+mod hexadecimal;
+mod link_token;
+mod log;
+mod signals;
+mod tiers;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Commands, ConfigCommand, TierArgs};
+use crate::config::{Faults, Loaded};
+use crate::failure::{Failure, say};
+use crate::tiers::Tiers;
+
+fn main() -> ExitCode {
+    // Before anything that may speak TLS: rustls panics at its first use without it.
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .expect("main installs the only one, first");
+    let outcome = match Cli::parse().command {
+        Commands::Up(args) => serve(&args, Tiers::Both),
+        Commands::Central(args) => serve(&args, Tiers::Central),
+        Commands::Edge(args) => serve(&args, Tiers::Edge),
+        Commands::Config(ConfigCommand::PrintDefaults) => say(&config::defaults_toml()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Judges the configuration and, unless that was all that was asked for, runs tiers with it.
+fn serve<const CENTRAL: bool, const EDGE: bool>(
+    args: &TierArgs<CENTRAL, EDGE>,
+    tiers: Tiers,
+) -> Result<(), Failure> {
+    let Loaded { settings, unknown } = args.sources().load()?;
+    if args.check_config {
+        if !unknown.is_empty() {
+            return Err(Faults { faults: Vec::new(), unknown }.into());
+        }
+        return say("the configuration is good\n");
+    }
+    log::start(&settings.log);
+    for unknown in unknown {
+        let (key, origin) = (&unknown.key, unknown.origin.to_string());
+        tracing::warn!(key, origin, suggestion = unknown.suggestion, "unknown configuration key");
+    }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), ?tiers, "carillon starts");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("carillon")
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
+    let outcome = runtime.block_on(tiers::run(tiers, &settings));
+    // What has not ended by the deadline of the drain is not waited for again.
+    runtime.shutdown_background();
+    outcome
+}

@@ -1,0 +1,129 @@
+//! The command line. Each key of the configuration is a flag too, made from the table of keys.
+
+use std::env;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{SECTIONS, Sources, joined};
+
+/// Targeted push fanout: write one message and a recipient expression, and every device that the
+/// expression describes, now or later, has it.
+#[derive(Debug, Parser)]
+#[command(name = "carillon", version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Commands,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Commands {
+    /// Run central and one edge in this process, with an SQLite file: everything, to try it.
+    ///
+    /// Secrets, a development CA and certificates are made in the data folder at the first start.
+    Up(TierArgs<true, true>),
+    /// Run the tier that owns the truth: admin API, store, and the stream to the edges.
+    Central(TierArgs<true, false>),
+    /// Run an edge: the stateless tier that devices talk to.
+    Edge(TierArgs<false, true>),
+    /// Show what can be configured.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print a TOML file of all keys with their defaults.
+    PrintDefaults,
+}
+
+/// What the commands that run a tier have in common.
+#[derive(Debug, Args)]
+pub(crate) struct TierArgs<const CENTRAL: bool, const EDGE: bool> {
+    /// TOML file to read; variables CARILLON__SECTION__KEY and flags override it.
+    #[arg(long, value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// Judge the configuration and end: 0 if it is good, 2 if not.
+    #[arg(long)]
+    pub(crate) check_config: bool,
+    #[command(flatten)]
+    keys: KeyFlags<CENTRAL, EDGE>,
+}
+
+impl<const CENTRAL: bool, const EDGE: bool> TierArgs<CENTRAL, EDGE> {
+    /// File, environment and flags.
+    pub(crate) fn sources(&self) -> Sources {
+        Sources {
+            file: self.config.clone(),
+            environment: env::vars_os().collect(),
+            flags: self.keys.0.clone(),
+            // An edge next to its central has the token that central made.
+            required: if CENTRAL { &[] } else { &["edge.link_token"] },
+        }
+    }
+}
+
+/// Keys that `-h` shows; `--help` shows all.
+const SHORT_HELP: [&str; 8] = [
+    "data",
+    "log.filter",
+    "central.listen",
+    "central.stream_listen",
+    "central.store",
+    "edge.central",
+    "edge.link_token",
+    "edge.listen",
+];
+
+/// The keys given as flags: written path and value. Values are judged with those of the other
+/// sources, so that all faults come at once.
+#[derive(Debug, Default)]
+pub(crate) struct KeyFlags<const CENTRAL: bool, const EDGE: bool>(Vec<(String, String)>);
+
+impl<const CENTRAL: bool, const EDGE: bool> Args for KeyFlags<CENTRAL, EDGE> {
+    fn augment_args(mut command: Command) -> Command {
+        for section in SECTIONS {
+            let heading = match section.name {
+                "central" if !CENTRAL => continue,
+                "edge" if !EDGE => continue,
+                "" => "process",
+                name => name,
+            };
+            for key in section.keys {
+                let default = match key.default {
+                    "" => String::new(),
+                    default => format!(" [default: {default}]"),
+                };
+                command = command.arg(
+                    Arg::new(key.written_path())
+                        .long(key.flag())
+                        .value_name(key.kind.placeholder)
+                        .help(format!("{}{default}", joined(key.about)))
+                        .help_heading(heading)
+                        .hide_short_help(!SHORT_HELP.contains(&key.path)),
+                );
+            }
+        }
+        command
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<const CENTRAL: bool, const EDGE: bool> FromArgMatches for KeyFlags<CENTRAL, EDGE> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let paths = SECTIONS.iter().flat_map(|section| section.keys).map(|key| key.written_path());
+        let given = paths.filter_map(|path| {
+            let value = matches.try_get_one::<String>(&path).ok().flatten()?.clone();
+            Some((path, value))
+        });
+        Ok(Self(given.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,261 @@
+//! Each tier's part of the settings, in the tier's own terms.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use carillon_central::config::{
+    AdminConfig, LinkConfig, StoreConfig, Token as CentralToken, WriterConfig,
+};
+use carillon_central::{Config as Central, Identity};
+use carillon_edge::{
+    CentralConfig, CertificateFiles, Config as Edge, Limits, ListenConfig, Token as EdgeToken,
+    Trust,
+};
+use carillon_persist::{StoreOptions, StoreUrl};
+use carillon_world::stream::SenderConfig;
+
+use crate::config::{RootSecret, Secret, Settings, with_password};
+use crate::data::{DataError, DataFolder, PemFiles};
+use crate::link_token;
+
+/// File of the data folder with the admin API's bearer token.
+pub(super) const ADMIN_TOKEN: &str = "admin.token";
+
+/// What central needs and the settings leave open: from the data folder, made at the first start.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) admin_token: Secret,
+    pub(super) link_token: Secret,
+    pub(super) root_secret: RootSecret,
+    pub(super) identity: PemFiles,
+    pub(super) store: StoreUrl,
+}
+
+/// Fills what the settings leave open.
+///
+/// # Errors
+/// A file of the folder can be neither read nor written, or holds what it cannot.
+pub(super) fn made(settings: &Settings, data: &DataFolder) -> Result<Made, DataError> {
+    let central = &settings.central;
+    let identity = match (&central.stream_certificate_file, &central.stream_key_file) {
+        (Some(certificate), Some(key)) => {
+            PemFiles { certificate: certificate.clone(), key: key.clone() }
+        }
+        _ => data.certificate("central")?,
+    };
+    let development_ca = central.stream_certificate_file.is_none();
+    Ok(Made {
+        admin_token: match &central.admin_token {
+            Some(token) => token.clone(),
+            None => data.secret(ADMIN_TOKEN)?,
+        },
+        link_token: match &central.link_token {
+            Some(token) => token.clone(),
+            None => data.link_token(development_ca)?,
+        },
+        root_secret: match &central.root_secret {
+            Some(secret) => secret.clone(),
+            None => data.secret("root.secret")?,
+        },
+        identity,
+        store: match (&central.store, &central.store_password) {
+            (None, _) => StoreUrl::Sqlite(data.file("carillon.db")),
+            (Some(url), None) => url.clone(),
+            // The check of the configuration refused a URL that cannot take the password.
+            (Some(url), Some(password)) => {
+                with_password(url, password).unwrap_or_else(|| url.clone())
+            }
+        },
+    })
+}
+
+pub(super) fn central(settings: &Settings, made: &Made) -> Central {
+    let central = &settings.central;
+    let token = |secret: &Secret| CentralToken::new(secret.reveal());
+    Central {
+        store: StoreConfig {
+            url: made.store.clone(),
+            options: StoreOptions::default(),
+            connect_timeout: central.store_connect_timeout,
+        },
+        admin: AdminConfig {
+            listen: central.listen,
+            token: token(&made.admin_token),
+            connections_max: central.connections_max,
+            body_bytes_max: central.body_bytes_max.0,
+            read_timeout: central.read_timeout,
+        },
+        link: LinkConfig {
+            listen: central.stream_listen,
+            identity: Some(Identity::Files {
+                certificate: made.identity.certificate.clone(),
+                key: made.identity.key.clone(),
+            }),
+            token: token(&made.link_token),
+            links_max: central.links_max,
+            hello_timeout: central.hello_timeout,
+            sender: SenderConfig {
+                window: central.stream_window.0 as u64,
+                ..SenderConfig::default()
+            },
+        },
+        ops_listen: central.ops_listen.0,
+        root_secret: Some(carillon_central::config::RootSecret::new(made.root_secret.0)),
+        writer: WriterConfig {
+            // A duration of the configuration is at most a century.
+            retention: central.horizon.as_millis() as u64,
+            retained_changes_max: central.horizon_changes.get() as u64,
+        },
+        write_timeout: central.write_timeout,
+        log_bytes_max: central.log_bytes_max.0,
+        drain_max: settings.process.drain_max,
+        ..Central::default()
+    }
+}
+
+pub(super) fn edge(settings: &Settings) -> Edge {
+    let edge = &settings.edge;
+    let token = edge.link_token.as_ref().map_or("", Secret::reveal);
+    let trust = match (&edge.central_ca_file, link_token::ca_named(token)) {
+        (Some(path), _) => Trust::CaFile(path.clone()),
+        (None, Some(digest)) => Trust::Pinned(digest),
+        (None, None) => Trust::None,
+    };
+    let certificate = match (&edge.certificate_file, &edge.key_file) {
+        (Some(chain), Some(key)) => {
+            Some(CertificateFiles { chain: chain.clone(), key: key.clone() })
+        }
+        _ => None,
+    };
+    Edge {
+        name: edge.name.clone(),
+        central: CentralConfig {
+            address: edge.central.0.clone(),
+            server_name: edge.central_name.clone(),
+            trust,
+            token: EdgeToken::new(token),
+            connect_timeout: edge.connect_timeout,
+            backoff_max: edge.backoff_max,
+            write_timeout: edge.write_timeout,
+            writes_max: edge.writes_max,
+        },
+        listen: ListenConfig {
+            tls: edge.listen.0,
+            http: edge.plain_listen.0,
+            ops: edge.ops_listen.0,
+            certificate,
+            forwarded_for: edge.forwarded_for,
+        },
+        limits: Limits {
+            connections_max: edge.connections_max,
+            parked_max: edge.parked_max,
+            parked_per_device_max: edge.parked_per_device_max,
+            body_bytes_max: edge.body_bytes_max.0,
+            head_bytes_max: edge.head_bytes_max.0,
+            h2_streams_max: edge.h2_streams_max.get(),
+            handshake_timeout: edge.handshake_timeout,
+            head_timeout: edge.head_timeout,
+            body_timeout: edge.body_timeout,
+            send_timeout: edge.send_timeout,
+            answer_bytes_max: edge.answer_bytes_max.0,
+            enrol_burst: edge.enrol_burst,
+            enrol_every: edge.enrol_every,
+            enrol_sources_max: edge.enrol_sources_max.get(),
+            ..Limits::default()
+        },
+        cores: edge.cores,
+        drain_max: settings.process.drain_max,
+        drain_spread: edge.drain_spread,
+        ..Edge::default()
+    }
+}
+
+/// The edge that `up` runs beside central, whose stream listens on `stream`. What it was not told
+/// it takes from the same folder.
+///
+/// # Errors
+/// A certificate can be neither read nor made.
+pub(super) fn edge_beside(
+    settings: &Settings,
+    made: &Made,
+    stream: SocketAddr,
+    data: &DataFolder,
+) -> Result<Edge, DataError> {
+    let mut edge = edge(settings);
+    edge.central.address = reachable(stream).to_string();
+    edge.central.token = EdgeToken::new(made.link_token.reveal());
+    // The very certificate: one that the operator gave may name the machine by its public name only.
+    let digest = link_token::certificate_digest(&made.identity.certificate)?;
+    edge.central.trust = Trust::Pinned(digest);
+    if edge.listen.certificate.is_none() {
+        let files = data.certificate("edge")?;
+        edge.listen.certificate =
+            Some(CertificateFiles { chain: files.certificate, key: files.key });
+    }
+    Ok(edge)
+}
+
+/// Where a listener is reached from its own machine: one that is bound to all addresses, on loopback.
+pub(super) fn reachable(listener: SocketAddr) -> SocketAddr {
+    let ip = match listener.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listener.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Sources;
+
+    fn defaults() -> Settings {
+        Sources::default().load().expect("no faults").settings
+    }
+
+    /// Else an operator would read one default and meet another.
+    #[test]
+    fn the_defaults_of_the_table_are_those_of_the_tiers() {
+        let settings = defaults();
+        assert_eq!(format!("{:#?}", edge(&settings)), format!("{:#?}", Edge::default()));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = DataFolder::open(folder.path()).expect("open");
+        let mut central = central(&settings, &made(&settings, &data).expect("make"));
+        let default = Central::default();
+        assert!(central.faults().is_empty(), "{:?}", central.faults());
+        assert_eq!(central.store.url, StoreUrl::Sqlite(data.file("carillon.db")));
+        central.store.url = default.store.url.clone();
+        (central.admin.token, central.link.token) = (None, None);
+        (central.link.identity, central.root_secret) = (None, None);
+        assert_eq!(format!("{central:#?}"), format!("{default:#?}"));
+    }
+
+    #[test]
+    fn an_edge_trusts_the_authority_that_its_token_names() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = DataFolder::open(folder.path()).expect("open");
+        let mut settings = defaults();
+        let made = made(&settings, &data).expect("make");
+        settings.edge.link_token = Some(made.link_token);
+        let ca = link_token::certificate_digest(&data.file("ca.pem")).expect("PEM");
+        let Trust::Pinned(pinned) = edge(&settings).central.trust else {
+            panic!("{:?}", edge(&settings).central.trust);
+        };
+        assert_eq!(pinned, ca);
+        // What central shows ends with that authority.
+        let chain = std::fs::read_to_string(made.identity.certificate).expect("read");
+        assert!(chain.ends_with(&std::fs::read_to_string(data.file("ca.pem")).expect("read")));
+    }
+
+    #[test]
+    fn a_listener_on_all_addresses_is_reached_on_loopback() {
+        for (bound, reached) in [
+            ("0.0.0.0:7443", "127.0.0.1:7443"),
+            ("[::]:7443", "[::1]:7443"),
+            ("192.0.2.1:7443", "192.0.2.1:7443"),
+        ] {
+            let bound: SocketAddr = bound.parse().expect("an address");
+            assert_eq!(reachable(bound).to_string(), reached);
+        }
+    }
+}
