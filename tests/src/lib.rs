@@ -1,1 +1,3 @@
-//! placeholder
+//! What the tests share: servers to test against. The tests themselves are in `tests/`.
+
+pub mod mariadb;

@@ -89,7 +89,12 @@ impl Link {
                 results.next().await?;
                 done += 1;
             }
-            Ok(())
+            // The driver takes a later statement's error for a result, and returns it only when asked once more.
+            let last = results.next().await;
+            if last.is_err() {
+                done -= 1;
+            }
+            last.map(|_| ())
         };
         let outcome = tokio::time::timeout(self.read_timeout, all).await;
         self.used_at = Instant::now();
