@@ -1,0 +1,164 @@
+//! The edge's half of a snapshot: what came of it so far. It outlives the connection, so that a cut costs only what
+//! was in flight.
+//!
+//! Each partition is there whole or not at all, and each that is there is at max(its stamp, `applied`).
+
+use crate::{ApplyError, Change, Lineage, Partition, Seq, ShardId, World, WorldBuilder};
+
+use super::{Chunk, EpochBatch, ReceiveError, SnapshotBegin, Stamps};
+
+#[derive(Debug)]
+pub(super) struct Partial {
+    builder: WorldBuilder,
+    /// By partition; `None` until all its rows are there.
+    stamps: Vec<Option<Seq>>,
+    /// The partition of which a part is there, and its stamp.
+    unfinished: Option<(Partition, Seq)>,
+    /// All batches up to here are applied to what is there.
+    applied: Seq,
+    horizon: Seq,
+}
+
+impl Partial {
+    pub(super) fn new(shard: ShardId, begin: &SnapshotBegin) -> Partial {
+        Partial {
+            builder: WorldBuilder::new(shard),
+            stamps: vec![None; Partition::COUNT],
+            unfinished: None,
+            applied: begin.from,
+            horizon: begin.horizon,
+        }
+    }
+
+    /// Goes on with what is held already.
+    pub(super) fn resume(&mut self, begin: &SnapshotBegin) {
+        self.drop_unfinished();
+        for partition in Partition::all() {
+            let stamp = &mut self.stamps[usize::from(partition.get())];
+            if stamp.is_some_and(|seq| seq.max(self.applied) < begin.from) {
+                *stamp = None;
+                self.builder.forget(partition);
+            }
+        }
+        for stamp in self.stamps.iter_mut().flatten() {
+            *stamp = self.applied.max(*stamp);
+        }
+        self.applied = begin.from;
+        self.horizon = self.horizon.max(begin.horizon);
+    }
+
+    pub(super) fn drop_unfinished(&mut self) {
+        if let Some((partition, _)) = self.unfinished.take() {
+            self.builder.forget(partition);
+        }
+    }
+
+    pub(super) fn applied(&self) -> Seq {
+        self.applied
+    }
+
+    /// The greatest seq of which anything is there.
+    pub(super) fn top(&self) -> Seq {
+        self.stamps.iter().flatten().copied().fold(self.applied, Seq::max)
+    }
+
+    /// How many partitions are there.
+    pub(super) fn partitions(&self) -> usize {
+        self.stamps.iter().flatten().count()
+    }
+
+    /// What to open the next connection with. `None` if nothing is there.
+    pub(super) fn stamps(&self, lineage: &Lineage) -> Option<Stamps> {
+        let mut ranges: Vec<(u16, u16, Seq)> = Vec::new();
+        for partition in Partition::all().map(Partition::get) {
+            let Some(stamp) = self.stamps[usize::from(partition)] else { continue };
+            let at = stamp.max(self.applied);
+            let extends = |&(_, to, seq): &(u16, u16, Seq)| to + 1 == partition && seq == at;
+            if let Some(range) = ranges.last_mut().filter(|range| extends(range)) {
+                range.1 = partition;
+            } else if ranges.len() < Stamps::RANGES_MAX {
+                ranges.push((partition, partition, at));
+            } else {
+                // What is not claimed comes again.
+                break;
+            }
+        }
+        let top = ranges.iter().map(|&(_, _, seq)| seq).max()?;
+        Some(Stamps { epoch: lineage.epoch_at(top), ranges })
+    }
+
+    /// # Errors
+    /// If the chunk does not go on where the last one ended.
+    pub(super) fn take_chunk(&mut self, chunk: Chunk) -> Result<(), ReceiveError> {
+        let broken = |what| Err(ReceiveError::BrokenWalk { what });
+        let (from, to) = match (Partition::new(chunk.from), Partition::new(chunk.to)) {
+            (Some(from), Some(to)) if chunk.from <= chunk.to => (from, to),
+            _ => return broken("partitions that do not exist"),
+        };
+        let range = chunk.from..=chunk.to;
+        if chunk.stamp < self.applied {
+            return broken("a chunk older than the batches before it");
+        }
+        if self.unfinished.is_some_and(|unfinished| unfinished != (from, chunk.stamp)) {
+            return broken("a partition that does not go on");
+        }
+        if chunk.rows.iter().any(|row| !(chunk.from..=chunk.to).contains(&row.partition().get())) {
+            return broken("a row of another partition");
+        }
+        // What the list of stamps had no room for comes again.
+        for partition in range.filter_map(Partition::new) {
+            let whole = partition != to || !chunk.more;
+            let stamp = &mut self.stamps[usize::from(partition.get())];
+            if std::mem::replace(stamp, whole.then_some(chunk.stamp)).is_some() {
+                self.builder.forget(partition);
+            }
+        }
+        chunk.rows.into_iter().for_each(|row| self.builder.insert(row));
+        self.unfinished = chunk.more.then_some((to, chunk.stamp));
+        Ok(())
+    }
+
+    /// Applies what concerns the partitions that are there.
+    ///
+    /// # Errors
+    /// If the batch does not follow, or comes inside a partition.
+    pub(super) fn take_batch(&mut self, body: &EpochBatch) -> Result<(), ReceiveError> {
+        let (first, last) = (body.batch.first, body.batch.last());
+        if last <= self.applied {
+            return Ok(());
+        }
+        if self.unfinished.is_some() {
+            return Err(ReceiveError::BrokenWalk { what: "a batch inside a partition" });
+        }
+        if first != self.applied.next() {
+            return Err(ReceiveError::Gap { applied: self.applied, first });
+        }
+        for (seq, change) in body.batch.numbered() {
+            let concerns = match change.partition() {
+                Some(partition) => {
+                    self.stamps[usize::from(partition.get())].is_some_and(|stamp| stamp < seq)
+                }
+                None => true,
+            };
+            if let Change::Purge { horizon } = change {
+                self.horizon = self.horizon.max(*horizon);
+            }
+            if concerns {
+                self.builder.apply(seq, change);
+            }
+        }
+        self.applied = last;
+        Ok(())
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.unfinished.is_none()
+            && self.stamps.iter().all(|stamp| stamp.is_some_and(|seq| seq <= self.applied))
+    }
+
+    /// # Errors
+    /// If the rows do not make a world, which is central's fault.
+    pub(super) fn finish(self, lineage: Lineage) -> Result<World, ApplyError> {
+        self.builder.finish(lineage, self.applied, self.horizon)
+    }
+}
