@@ -1,0 +1,20 @@
+//! What central decides, without I/O: the same code runs under the shell and under a seeded simulation.
+//!
+//! No clock, socket, task or randomness in here. Time comes in as [`carillon_world::Millis`] of the store's clock,
+//! random ids come in with the write that needs them.
+
+pub mod auth;
+pub mod input;
+pub mod keys;
+pub mod limits;
+pub mod problem;
+pub mod render;
+pub mod schedule;
+pub mod write;
+pub mod writer;
+
+mod decide;
+mod idempotency;
+mod ledger;
+mod state;
+mod weight;

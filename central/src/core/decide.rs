@@ -1,0 +1,90 @@
+//! Decides one write against everything decided before it.
+//!
+//! Each function looks, refuses or puts its changes, and answers. What it refuses may rest on a change that is not
+//! committed yet, so the writer holds refusals back as it holds back everything else.
+
+mod apps;
+mod devices;
+mod import;
+mod messages;
+mod selves;
+
+use std::sync::Arc;
+
+use carillon_world::{App, AppId, ApplyError, DeviceId, DeviceRow, Millis};
+
+use super::ledger::Ledger;
+use super::problem::{self, Problem};
+use super::write::{Reply, Write};
+
+/// Why a write did not go through.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    Refused(Problem),
+    /// A fault of ours: what is ahead has to be made again.
+    Broken(ApplyError),
+}
+
+impl From<Problem> for Fault {
+    fn from(problem: Problem) -> Fault {
+        Fault::Refused(problem)
+    }
+}
+
+impl From<ApplyError> for Fault {
+    fn from(error: ApplyError) -> Fault {
+        Fault::Broken(error)
+    }
+}
+
+pub(crate) type Decided = Result<Reply, Fault>;
+
+pub(crate) fn decide(ledger: &mut Ledger, now: Millis, write: &Write) -> Decided {
+    match write {
+        Write::CreateApp { id, name, environment, publishable_key } => {
+            apps::create(ledger, now, *id, name, *environment, publishable_key)
+        }
+        Write::DeclareAttribute { app, id, name, kind, set_by } => {
+            apps::declare(ledger, *app, *id, name, *kind, *set_by)
+        }
+        Write::DeleteAttribute { app, name } => apps::delete_attribute(ledger, *app, name),
+        Write::CreateGroup { app, id, name, set_by } => {
+            apps::create_group(ledger, *app, *id, name, *set_by)
+        }
+        Write::RenameGroup { app, group, name } => apps::rename_group(ledger, *app, group, name),
+        Write::DeleteGroup { app, group } => apps::delete_group(ledger, *app, group),
+        Write::Members { app, group, join, devices } => {
+            devices::members(ledger, *app, group, *join, devices)
+        }
+        Write::ImportDevices { app, lines } => import::import(ledger, now, *app, lines),
+        Write::PatchDevice { app, device, edit } => devices::patch(ledger, *app, *device, edit),
+        Write::DeleteDevice { app, device } => devices::delete(ledger, *app, *device),
+        Write::RevokeDevice { app, device } => devices::revoke(ledger, *app, *device),
+        Write::CreateMessage(create) => messages::create(ledger, now, create),
+        Write::EditMessage(edit) => messages::edit(ledger, now, edit),
+        Write::RecallMessage { app, id } => messages::recall(ledger, *app, *id),
+        Write::Enrol { publishable_key, device, secret, profile } => {
+            selves::enrol(ledger, now, publishable_key, *device, *secret, profile)
+        }
+        Write::Session { app, device, secret } => {
+            Ok(selves::session(&ledger.committed, *app, *device, secret)?)
+        }
+        Write::PatchSelf { app, device, generation, edit } => {
+            selves::patch(ledger, *app, *device, *generation, edit)
+        }
+        Write::Forget { app, device, generation } => {
+            selves::forget(ledger, *app, *device, *generation)
+        }
+        Write::Receipts { app, device, generation, receipts } => {
+            selves::receipts(ledger, *app, *device, *generation, receipts)
+        }
+    }
+}
+
+fn app_of(ledger: &Ledger, app: AppId) -> Result<&App, Problem> {
+    ledger.world().app(app).ok_or_else(|| problem::not_found("app"))
+}
+
+fn device_of(ledger: &Ledger, app: AppId, device: DeviceId) -> Result<&Arc<DeviceRow>, Problem> {
+    app_of(ledger, app)?.device(device).ok_or_else(|| problem::not_found("device"))
+}

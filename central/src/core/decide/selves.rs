@@ -1,0 +1,162 @@
+//! What devices ask for themselves, through an edge: enrolment, sessions, their own profile, receipts.
+//!
+//! A session proves a generation, and it is compared here again: the edge may lag behind a revocation.
+
+use std::sync::Arc;
+
+use carillon_persist::ReceiptRow;
+use carillon_world::{
+    AppId, Change, DeviceId, DevicePrivate, DeviceRow, Millis, Position, SecretHash, Seq,
+};
+use carillon_world::{Receipt, ReceiptKind};
+use subtle::ConstantTimeEq;
+
+use super::devices::{Setter, edited, put};
+use super::{Decided, app_of};
+use crate::core::input::ProfileEdit;
+use crate::core::ledger::Ledger;
+use crate::core::limits::{ACTION_BYTES_MAX, RECEIPTS_MAX};
+use crate::core::problem::{self, Problem};
+use crate::core::state::State;
+use crate::core::write::Reply;
+
+/// A repeat with the same secret finds the device that the first one made, and leaves its profile as it is.
+pub(super) fn enrol(
+    ledger: &mut Ledger,
+    now: Millis,
+    publishable_key: &str,
+    id: DeviceId,
+    secret: SecretHash,
+    profile: &ProfileEdit,
+) -> Decided {
+    let Some(app) = ledger.world().app_by_key(publishable_key) else {
+        let detail = "no app has this publishable key";
+        return Err(problem::problem(401, "unknown-app", "Unknown app", detail).into());
+    };
+    let app_id = app.row().id;
+    if let Some(row) = ledger.ahead.by_secret(app_id, &secret) {
+        let generation = ledger.position_of(row.generation);
+        return Ok(Reply::Enrolled { app: app_id, device: row.id, generation, created: false });
+    }
+    if app.device(id).is_some() {
+        // Two random ids of 64 bits met; the caller draws again.
+        return Err(problem::internal().into());
+    }
+    let seq = ledger.next_seq();
+    let empty = DeviceRow {
+        id,
+        app: app_id,
+        generation: seq,
+        p: seq,
+        created_at: now,
+        user: None,
+        attributes: Box::default(),
+        groups: Box::default(),
+        private: Some(Box::new(DevicePrivate { secret: Some(secret), tokens: Vec::new() })),
+    };
+    let row = edited(app, &empty, profile, Setter::Device, seq)?;
+    ledger.put(vec![Change::Device(Arc::new(row))])?;
+    let generation = ledger.position_of(seq);
+    Ok(Reply::Enrolled { app: app_id, device: id, generation, created: true })
+}
+
+/// Answered from what is committed: a session must not name a generation that may yet be lost.
+pub(super) fn session(
+    committed: &State,
+    app: AppId,
+    device: DeviceId,
+    secret: &SecretHash,
+) -> Result<Reply, Problem> {
+    let world = &committed.world;
+    let row = world.app(app).and_then(|a| a.device(device)).ok_or_else(problem::unknown_device)?;
+    let held = row.private.as_ref().and_then(|p| p.secret);
+    if !held.is_some_and(|held| bool::from(held.0.ct_eq(&secret.0))) {
+        return Err(problem::bad_session());
+    }
+    let epoch = world.lineage().epoch_at(row.generation);
+    Ok(Reply::Session { generation: Position { shard: world.shard(), epoch, seq: row.generation } })
+}
+
+pub(super) fn patch(
+    ledger: &mut Ledger,
+    app: AppId,
+    device: DeviceId,
+    generation: Seq,
+    edit: &ProfileEdit,
+) -> Decided {
+    let before = own(ledger, app, device, generation)?.clone();
+    let row = edited(app_of(ledger, app)?, &before, edit, Setter::Device, ledger.next_seq())?;
+    put(ledger, &before, row)?;
+    Ok(Reply::Done)
+}
+
+pub(super) fn forget(
+    ledger: &mut Ledger,
+    app: AppId,
+    device: DeviceId,
+    generation: Seq,
+) -> Decided {
+    own(ledger, app, device, generation)?;
+    ledger.put(vec![Change::DeviceGone { app, id: device }])?;
+    Ok(Reply::Done)
+}
+
+/// Only receipts for messages that are or were addressed to the device count; the answer is the same for all, so
+/// that it tells nothing.
+pub(super) fn receipts(
+    ledger: &mut Ledger,
+    app: AppId,
+    device: DeviceId,
+    generation: Seq,
+    receipts: &[Receipt],
+) -> Decided {
+    let row = own(ledger, app, device, generation)?.clone();
+    let long =
+        |r: &Receipt| matches!(&r.kind, ReceiptKind::Action(a) if a.len() > ACTION_BYTES_MAX);
+    if receipts.len() > RECEIPTS_MAX || receipts.iter().any(long) {
+        return Err(problem::too_large(format!(
+            "at most {RECEIPTS_MAX} receipts, each with an action of at most {ACTION_BYTES_MAX} bytes"
+        ))
+        .into());
+    }
+    let known = app_of(ledger, app)?;
+    let addressed = |receipt: &&Receipt| {
+        let message = known.message(receipt.message);
+        message.is_some_and(|m| {
+            m.revisions().iter().any(|revision| revision.addresses(&row).is_some())
+        })
+    };
+    let counted: Vec<_> = receipts
+        .iter()
+        .filter(addressed)
+        .map(|r| {
+            let (id, message, at) = (r.id, r.message, r.at);
+            ReceiptRow { app, device, id, message, kind: kind(&r.kind), at }
+        })
+        .collect();
+    if !counted.is_empty() {
+        ledger.open().receipts.extend(counted);
+    }
+    Ok(Reply::Done)
+}
+
+/// As the store keeps it.
+fn kind(kind: &ReceiptKind) -> String {
+    match kind {
+        ReceiptKind::Displayed => "displayed".to_owned(),
+        ReceiptKind::Opened => "opened".to_owned(),
+        ReceiptKind::Dismissed => "dismissed".to_owned(),
+        ReceiptKind::Action(action) => format!("action:{action}"),
+    }
+}
+
+fn own(
+    ledger: &Ledger,
+    app: AppId,
+    device: DeviceId,
+    generation: Seq,
+) -> Result<&Arc<DeviceRow>, Problem> {
+    let known = ledger.world().app(app).and_then(|a| a.device(device));
+    let row = known.ok_or_else(problem::unknown_device)?;
+    if row.generation == generation { Ok(row) } else { Err(problem::bad_session()) }
+}

@@ -1,0 +1,223 @@
+//! What is committed, what is decided on top of it, and the batches in between.
+//!
+//! Invariants: `ahead` is `committed` plus the changes of every batch in order; batches follow each other without a
+//! gap; only the last one is open; each holds the writes whose answers wait for it, in the order they were decided.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use carillon_persist::ReceiptRow;
+use carillon_world::{ApplyError, Batch, Change, Epoch, Millis, Position, Seq, World};
+
+use super::idempotency::{KeyRecord, Keys};
+use super::limits::{BATCH_BYTES_MAX, BATCH_CHANGES_MAX};
+use super::schedule::Schedule;
+use super::state::State;
+use super::weight;
+use super::write::{Answer, ReplyId, Write};
+
+/// A write that was decided and whose answer waits.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) id: ReplyId,
+    pub(crate) write: Write,
+    pub(crate) answer: Answer,
+}
+
+/// What one transaction will commit.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) epoch: Epoch,
+    pub(crate) first: Seq,
+    pub(crate) changes: Vec<Change>,
+    pub(crate) bytes: usize,
+    pub(crate) keys: Vec<KeyRecord>,
+    pub(crate) receipts: Vec<ReceiptRow>,
+    pub(crate) waiting: Vec<Pending>,
+    /// The changes, once they are with the store.
+    pub(crate) sent: Option<Arc<Batch>>,
+    /// The state after its last change, once it is closed.
+    pub(crate) after: Option<State>,
+}
+
+impl Draft {
+    /// Whether there is nothing to commit: only answers that rest on the batch before.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.keys.is_empty() && self.receipts.is_empty()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) committed: State,
+    pub(crate) ahead: State,
+    pub(crate) batches: VecDeque<Draft>,
+    /// Whether the first batch is with the store.
+    pub(crate) in_flight: bool,
+    pub(crate) keys: Keys,
+    pub(crate) schedule: Schedule,
+}
+
+impl Ledger {
+    pub(crate) fn new(world: World, keys: Vec<KeyRecord>) -> Ledger {
+        let schedule = Schedule::of(&world);
+        let committed = State::new(world);
+        let ahead = committed.clone();
+        Ledger {
+            committed,
+            ahead,
+            batches: VecDeque::new(),
+            in_flight: false,
+            keys: Keys::new(keys),
+            schedule,
+        }
+    }
+
+    /// The world that a write is decided against.
+    pub(crate) fn world(&self) -> &World {
+        &self.ahead.world
+    }
+
+    /// The seq that the next change gets.
+    pub(crate) fn next_seq(&self) -> Seq {
+        self.ahead.world.seq().next()
+    }
+
+    /// Where the writes decided so far are.
+    pub(crate) fn position(&self) -> Position {
+        self.ahead.world.position()
+    }
+
+    /// The position of a seq of this world's past.
+    pub(crate) fn position_of(&self, seq: Seq) -> Position {
+        let world = self.world();
+        Position { shard: world.shard(), epoch: world.lineage().epoch_at(seq), seq }
+    }
+
+    /// The open batch; opens one if the last is closed or with the store.
+    pub(crate) fn open(&mut self) -> &mut Draft {
+        let closed = self.batches.back().is_none_or(|draft| draft.after.is_some());
+        if closed {
+            self.batches.push_back(Draft {
+                epoch: self.ahead.world.lineage().newest().epoch,
+                first: self.next_seq(),
+                changes: Vec::new(),
+                bytes: 0,
+                keys: Vec::new(),
+                receipts: Vec::new(),
+                waiting: Vec::new(),
+                sent: None,
+                after: None,
+            });
+        }
+        self.batches.back_mut().expect("one was opened")
+    }
+
+    /// Closes the open batch: nothing joins it any more.
+    pub(crate) fn close(&mut self) {
+        let after = self.ahead.clone();
+        if let Some(draft) = self.batches.back_mut() {
+            draft.after.get_or_insert(after);
+        }
+    }
+
+    /// Appends changes that stand or fall together. They come in one batch, whatever its size.
+    ///
+    /// # Errors
+    /// If they do not fit the world: a fault of ours, after which `ahead` has to be made again.
+    pub(crate) fn put(&mut self, changes: Vec<Change>) -> Result<(), ApplyError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let bytes: usize = changes.iter().map(weight::of_change).sum();
+        let open = self.open();
+        let full = open.changes.len() + changes.len() > BATCH_CHANGES_MAX
+            || open.bytes + bytes > BATCH_BYTES_MAX;
+        if full && !open.changes.is_empty() {
+            self.close();
+        }
+        let batch = Batch { first: self.next_seq(), changes };
+        self.ahead.apply(&batch)?;
+        for change in &batch.changes {
+            note(&mut self.schedule, &self.ahead.world, change);
+        }
+        let open = self.open();
+        open.bytes += bytes;
+        open.changes.extend(batch.changes);
+        Ok(())
+    }
+
+    /// Remembers a key and its answer with the changes that were put last.
+    pub(crate) fn put_key(&mut self, record: KeyRecord) {
+        self.keys.insert(record.clone());
+        self.open().keys.push(record);
+    }
+
+    /// The first batch is durable. Gives it back.
+    ///
+    /// # Panics
+    /// If none is with the store, which is our own fault.
+    pub(crate) fn commit_first(&mut self) -> Draft {
+        assert!(self.in_flight, "a batch is with the store");
+        self.in_flight = false;
+        let mut draft = self.batches.pop_front().expect("a batch is with the store");
+        self.committed = draft.after.take().expect("a batch with the store is closed");
+        draft
+    }
+
+    /// Forgets everything that is not committed, or, with `keep_first`, that is not committed nor with the store.
+    /// Gives what it forgot, oldest first.
+    pub(crate) fn roll_back(&mut self, keep_first: bool) -> VecDeque<Draft> {
+        let undone = self.batches.split_off(usize::from(keep_first && self.in_flight));
+        match self.batches.front().and_then(|draft| draft.after.as_ref()) {
+            Some(after) => self.ahead = after.clone(),
+            None => {
+                self.in_flight = false;
+                self.ahead = self.committed.clone();
+            }
+        }
+        for draft in &undone {
+            for record in &draft.keys {
+                self.keys.remove(record);
+            }
+            // Starts and ends that were taken out of the schedule are due again.
+            let sent = draft.sent.iter().flat_map(|batch| &batch.changes);
+            for change in draft.changes.iter().chain(sent) {
+                note(&mut self.schedule, &self.ahead.world, change);
+            }
+        }
+        undone
+    }
+
+    /// What is due at `now`, put as changes: at most `most` of them, none if their batch would grow too large.
+    ///
+    /// # Errors
+    /// As [`Ledger::put`].
+    pub(crate) fn tick(&mut self, now: Millis, most: usize) -> Result<usize, ApplyError> {
+        let mut changes = Vec::new();
+        while changes.len() < most {
+            let Some((app, id)) = self.schedule.pop(now) else { break };
+            let message = self.ahead.world.app(app).and_then(|a| a.message(id));
+            let Some(message) = message else { continue };
+            match super::schedule::transition(message.row(), now) {
+                Some(state) => changes.push(Change::MessageState { app, id, state }),
+                None => self.schedule.note(message.row()),
+            }
+        }
+        let count = changes.len();
+        self.put(changes)?;
+        Ok(count)
+    }
+}
+
+/// Remembers the next start or end of the message that the change is about, if there is one in `world`.
+fn note(schedule: &mut Schedule, world: &World, change: &Change) {
+    let (app, id) = match change {
+        Change::Message(row) => (row.app, row.id),
+        Change::MessageState { app, id, .. } => (*app, *id),
+        _ => return,
+    };
+    if let Some(message) = world.app(app).and_then(|a| a.message(id)) {
+        schedule.note(message.row());
+    }
+}

@@ -1,0 +1,57 @@
+//! Named maxima of what an operator, a device or a peer can make central hold. Each has its own error.
+
+/// Changes in one batch. 4,000 rows are two multi-row statements of the store.
+pub const BATCH_CHANGES_MAX: usize = 4_000;
+/// Encoded bytes of one batch: a quarter of the stream's window of 4 MiB, so that a window always holds several.
+pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Writes that wait for a commit.
+pub const PENDING_WRITES_MAX: usize = 16_384;
+/// Bytes of the writes that wait for a commit, and of the changes that they made.
+pub const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Starts and ends that one tick may commit, so that callers are not kept waiting behind a storm of them.
+pub const TICK_CHANGES_MAX: usize = 1_000;
+/// Changes that one purge forgets, so that no purge holds the store for long.
+pub const PURGE_STEP: u64 = 10_000;
+
+pub const APP_NAME_BYTES_MAX: usize = 128;
+pub const APPS_MAX: usize = 10_000;
+pub const ATTRIBUTES_PER_APP_MAX: usize = 1_000;
+pub const GROUPS_PER_APP_MAX: usize = 1_000_000;
+
+/// A device's row is at most 256 × 1 KiB + 1,024 × 9 B + 10 × 4 KiB, well below the 1 MiB of a record.
+pub const DEVICE_ATTRIBUTES_MAX: usize = 256;
+pub const DEVICE_GROUPS_MAX: usize = 1_024;
+pub const DEVICE_TOKENS_MAX: usize = 10;
+pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
+pub const STRING_VALUE_BYTES_MAX: usize = 1024;
+pub const USER_BYTES_MAX: usize = 256;
+
+pub const MESSAGE_BODY_BYTES_MAX: usize = 64 * 1024;
+pub const COLLAPSE_KEY_BYTES_MAX: usize = 64;
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+/// How long an idempotency key is known, in ms.
+pub const IDEMPOTENCY_KEPT: u64 = 24 * 60 * 60 * 1000;
+/// Keys held in RAM; about 200 bytes each. Beyond it a write with a key is refused, never one kept shorter.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 2_000_000;
+
+/// 9999-12-30T00:00:00Z, the last whole day that RFC 3339 can write in every time zone.
+pub const TIME_MAX: u64 = 253_402_128_000_000;
+/// How long a message lives unless it says otherwise, in ms.
+pub const MESSAGE_LIFE: u64 = 30 * 24 * 60 * 60 * 1000;
+
+/// Ids in one `members:add` or `members:remove`.
+pub const MEMBERS_MAX: usize = 10_000;
+/// Devices of one members write; a call of more is a sequence of writes.
+pub const MEMBERS_CHUNK: usize = 1_000;
+/// Lines of one import write.
+pub const IMPORT_CHUNK_LINES: usize = 500;
+/// Bytes of the lines of one import write.
+pub const IMPORT_CHUNK_BYTES: usize = 256 * 1024;
+pub const IMPORT_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Bad lines and unknown ids that a report lists.
+pub const REPORT_MAX: usize = 1_000;
+/// Messages that a 409 lists.
+pub const REFERENCES_MAX: usize = 100;
+pub const RECEIPTS_MAX: usize = 200;
+/// Bytes of the `action` of a receipt.
+pub const ACTION_BYTES_MAX: usize = 64;

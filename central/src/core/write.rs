@@ -1,0 +1,280 @@
+//! The writes that a shard's writer decides, and what it answers.
+//!
+//! A write carries everything that chance decides (ids, keys), so that deciding it again after a failed batch gives
+//! the same names.
+
+use std::sync::Arc;
+
+use carillon_expr::{AttributeId, GroupId, Type};
+use carillon_world::{
+    AppId, AppRow, AttributeRow, DeviceId, DeviceRow, Environment, GroupRow, MessageId, MessageRow,
+    MessageState, Millis, Position, Priority, SecretHash, Seq, SetBy,
+};
+use carillon_world::{Problem, Receipt};
+use serde::{Deserialize, Serialize};
+
+use super::input::{GroupRef, ImportLine, ProfileEdit, Scalar};
+
+/// Pairs an answer with its write. The caller's own number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ReplyId(pub u64);
+
+#[derive(Clone, Debug)]
+pub enum Write {
+    CreateApp {
+        id: AppId,
+        name: Arc<str>,
+        environment: Environment,
+        publishable_key: Arc<str>,
+    },
+    DeclareAttribute {
+        app: AppId,
+        id: AttributeId,
+        name: Arc<str>,
+        kind: Type,
+        set_by: SetBy,
+    },
+    DeleteAttribute {
+        app: AppId,
+        name: Arc<str>,
+    },
+    CreateGroup {
+        app: AppId,
+        id: GroupId,
+        name: Arc<str>,
+        set_by: SetBy,
+    },
+    RenameGroup {
+        app: AppId,
+        group: GroupRef,
+        name: Arc<str>,
+    },
+    DeleteGroup {
+        app: AppId,
+        group: GroupRef,
+    },
+    Members {
+        app: AppId,
+        group: GroupRef,
+        join: bool,
+        devices: Vec<DeviceId>,
+    },
+    ImportDevices {
+        app: AppId,
+        lines: Vec<ImportLine>,
+    },
+    PatchDevice {
+        app: AppId,
+        device: DeviceId,
+        edit: ProfileEdit,
+    },
+    DeleteDevice {
+        app: AppId,
+        device: DeviceId,
+    },
+    RevokeDevice {
+        app: AppId,
+        device: DeviceId,
+    },
+    CreateMessage(Box<CreateMessage>),
+    EditMessage(Box<EditMessage>),
+    RecallMessage {
+        app: AppId,
+        id: MessageId,
+    },
+    /// `device`: the id that a device not known before gets.
+    Enrol {
+        publishable_key: Arc<str>,
+        device: DeviceId,
+        secret: SecretHash,
+        profile: ProfileEdit,
+    },
+    /// Changes nothing: answered from what is committed.
+    Session {
+        app: AppId,
+        device: DeviceId,
+        secret: SecretHash,
+    },
+    PatchSelf {
+        app: AppId,
+        device: DeviceId,
+        generation: Seq,
+        edit: ProfileEdit,
+    },
+    Forget {
+        app: AppId,
+        device: DeviceId,
+        generation: Seq,
+    },
+    Receipts {
+        app: AppId,
+        device: DeviceId,
+        generation: Seq,
+        receipts: Vec<Receipt>,
+    },
+}
+
+/// A key under which a write may be repeated, and the hash of the request that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    pub key: Arc<str>,
+    pub request: [u8; 32],
+}
+
+#[derive(Clone, Debug)]
+pub struct CreateMessage {
+    pub app: AppId,
+    pub id: MessageId,
+    pub key: Option<IdempotencyKey>,
+    /// With names.
+    pub to: String,
+    /// JSON text, kept as given.
+    pub body: Arc<str>,
+    pub priority: Priority,
+    pub collapse_key: Option<Arc<str>>,
+    pub not_before: Option<Millis>,
+    pub expires_at: Option<Millis>,
+}
+
+/// What it does not name stays.
+#[derive(Clone, Debug)]
+pub struct EditMessage {
+    pub app: AppId,
+    pub id: MessageId,
+    /// The revision that the caller has seen.
+    pub if_match: Option<u32>,
+    pub to: Option<String>,
+    pub body: Option<Arc<str>>,
+    pub priority: Option<Priority>,
+    /// `Some(None)`: at once.
+    pub not_before: Option<Option<Millis>>,
+    pub expires_at: Option<Millis>,
+}
+
+/// An answer and the position that it rests on: committed when the answer is given.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub result: Result<Reply, Problem>,
+    pub at: Position,
+}
+
+#[derive(Clone, Debug)]
+pub enum Reply {
+    App(Arc<AppRow>),
+    Attribute(Arc<AttributeRow>),
+    Group {
+        row: Arc<GroupRow>,
+        members: u64,
+    },
+    Members(MembersReport),
+    Imported(ImportReport),
+    Device(Arc<DeviceRow>),
+    /// `to`: canonical, with names.
+    Message {
+        row: Arc<MessageRow>,
+        to: String,
+    },
+    Created(CreatedMessage),
+    Enrolled {
+        app: AppId,
+        device: DeviceId,
+        generation: Position,
+        created: bool,
+    },
+    Session {
+        generation: Position,
+    },
+    Done,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MembersReport {
+    pub changed: u64,
+    pub unchanged: u64,
+    /// The first 1,000.
+    pub unknown: Vec<DeviceId>,
+    /// Devices that are in as many groups as a device can be.
+    pub full: Vec<DeviceId>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImportReport {
+    pub created: u64,
+    pub changed: u64,
+    pub unchanged: u64,
+    pub bad: Vec<BadLine>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadLine {
+    /// Counted from 1.
+    pub line: u64,
+    pub code: String,
+    pub detail: String,
+}
+
+/// What a create answers, without the body, which the caller has: it is kept with the idempotency key, and a repeat
+/// has the same body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatedMessage {
+    pub id: MessageId,
+    pub state: MessageState,
+    /// Canonical, with names.
+    pub to: String,
+    pub priority: Priority,
+    pub collapse_key: Option<Arc<str>>,
+    pub created_at: Millis,
+    pub not_before: Option<Millis>,
+    pub expires_at: Millis,
+    pub position: Position,
+}
+
+impl Write {
+    /// About how many bytes it holds while it waits.
+    pub(crate) fn weight(&self) -> usize {
+        let inner = match self {
+            Write::Members { devices, .. } => devices.len() * 8,
+            Write::ImportDevices { lines, .. } => lines.iter().map(ImportLine::weight).sum(),
+            Write::PatchDevice { edit, .. }
+            | Write::PatchSelf { edit, .. }
+            | Write::Enrol { profile: edit, .. } => edit.weight(),
+            Write::CreateMessage(m) => m.to.len() + m.body.len(),
+            Write::EditMessage(m) => {
+                m.to.as_ref().map_or(0, String::len) + m.body.as_ref().map_or(0, |body| body.len())
+            }
+            Write::Receipts { receipts, .. } => receipts.len() * 64,
+            _ => 0,
+        };
+        inner + 256
+    }
+}
+
+impl ImportLine {
+    fn weight(&self) -> usize {
+        96 + self
+            .attributes
+            .iter()
+            .map(|(name, value)| 40 + name.len() + value.weight())
+            .sum::<usize>()
+            + self.groups.len() * 48
+            + self.tokens.iter().flatten().map(|t| 24 + t.token.len()).sum::<usize>()
+    }
+}
+
+impl ProfileEdit {
+    fn weight(&self) -> usize {
+        let value = |v: &Option<Scalar>| v.as_ref().map_or(0, Scalar::weight);
+        self.attributes.iter().map(|(name, v)| 40 + name.len() + value(v)).sum::<usize>()
+            + self.groups.len() * 48
+            + self.tokens.iter().flatten().map(|t| 24 + t.token.len()).sum::<usize>()
+    }
+}
+
+impl Scalar {
+    fn weight(&self) -> usize {
+        match self {
+            Scalar::String(text) => text.len(),
+            Scalar::Number(_) | Scalar::Bool(_) => 0,
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! The one writer of a shard: group commit without I/O.
+//!
+//! A write is decided when it comes, against everything decided before it, and joins the open batch. One batch at a
+//! time is with the store; the others gather. A lone caller waits for no timer: with nothing under way, its batch is
+//! ready at once. Whatever a write is answered, also a refusal or "nothing changed", it is answered only when all it
+//! was decided against is durable.
+//!
+//! ```text
+//! handle_write ─▶ decide ─▶ open batch ─▶ poll_batch ─▶ store ─▶ handle_committed ─▶ replies, world, log
+//!                   ▲                                      ├───▶ handle_refused: its callers 503, the rest again
+//!                   └───────── decided again ◀─────────────┴───▶ handle_unknown … handle_epoch: one of the two
+//! ```
+//!
+//! The caller (a task, or a simulation) calls `poll_reply` and `poll_batch` until they give nothing after each
+//! `handle_*`, and `handle_tick` at `poll_timeout`.
+
+mod retention;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use carillon_persist::{IdempotencyRow, StoreBatch};
+use carillon_world::{Batch, Epoch, Lineage, Millis, Seq, World};
+
+use super::decide::{Fault, decide};
+use super::idempotency::KeyRecord;
+use super::ledger::{Draft, Ledger, Pending};
+use super::limits::{IDEMPOTENCY_KEPT, PENDING_BYTES_MAX, PENDING_WRITES_MAX, TICK_CHANGES_MAX};
+use super::problem::{self, Problem};
+use super::write::{Answer, ReplyId, Write};
+use retention::Retention;
+
+/// After a batch was refused, starts and ends wait this long, in ms, so that a store that is down is not asked in a
+/// loop. Writes of callers are tried at once.
+const TICK_PAUSE: u64 = 1_000;
+/// How often keys, samples and the horizon are looked at, in ms.
+const MAINTENANCE_EVERY: u64 = 60_000;
+/// How often the store is told to forget idempotency keys, in ms.
+const FORGET_EVERY: u64 = 60 * 60 * 1000;
+
+/// What retention and batches follow.
+#[derive(Clone, Copy, Debug)]
+pub struct WriterConfig {
+    /// How long superseded revisions and tombstones are kept, in ms.
+    pub retention: u64,
+    /// How many changes are kept at most.
+    pub retained_changes_max: u64,
+}
+
+impl Default for WriterConfig {
+    fn default() -> WriterConfig {
+        WriterConfig { retention: 7 * 24 * 60 * 60 * 1000, retained_changes_max: 1_000_000 }
+    }
+}
+
+/// What readers and followers get after something became durable, or a new epoch began.
+#[derive(Clone, Debug)]
+pub struct Published {
+    pub world: Arc<World>,
+    /// The batch and the epoch in which it was committed; `None` if only the lineage changed, or only receipts came.
+    pub batch: Option<(Epoch, Arc<Batch>)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Free,
+    InFlight,
+    /// It is not known whether the batch with the store committed; nothing is sent until a new epoch tells.
+    InDoubt,
+}
+
+#[derive(Debug)]
+pub struct Writer {
+    ledger: Ledger,
+    stage: Stage,
+    replies: VecDeque<(ReplyId, Answer)>,
+    pending: usize,
+    pending_bytes: usize,
+    retention: Retention,
+    /// No tick before this.
+    tick_after: Millis,
+    maintain_at: Millis,
+    forget_at: Millis,
+}
+
+impl Writer {
+    /// `world` and `keys`: what the store holds at this opening.
+    pub fn new(
+        config: WriterConfig,
+        now: Millis,
+        world: World,
+        keys: Vec<IdempotencyRow>,
+    ) -> Writer {
+        let keys = keys.into_iter().map(KeyRecord::from).collect();
+        Writer {
+            retention: Retention::new(config, world.seq(), now),
+            ledger: Ledger::new(world, keys),
+            stage: Stage::Free,
+            replies: VecDeque::new(),
+            pending: 0,
+            pending_bytes: 0,
+            tick_after: now,
+            maintain_at: now.plus(MAINTENANCE_EVERY),
+            forget_at: now,
+        }
+    }
+
+    /// The world that is durable.
+    pub fn committed(&self) -> &World {
+        &self.ledger.committed.world
+    }
+
+    /// Writes that wait for an answer.
+    pub fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// Whether the outcome of a batch is not known.
+    pub fn is_in_doubt(&self) -> bool {
+        self.stage == Stage::InDoubt
+    }
+
+    /// Takes a write. Its answer comes out of [`Writer::poll_reply`], once.
+    pub fn handle_write(&mut self, now: Millis, write: Write, id: ReplyId) {
+        let weight = write.weight();
+        if let Write::Session { .. } = write {
+            let result = decide(&mut self.ledger, now, &write).map_err(refusal);
+            self.replies.push_back((id, Answer { result, at: self.committed().position() }));
+            return;
+        }
+        if self.pending >= PENDING_WRITES_MAX || self.pending_bytes + weight > PENDING_BYTES_MAX {
+            let at = self.committed().position();
+            self.replies.push_back((id, Answer { result: Err(problem::overloaded()), at }));
+            return;
+        }
+        self.pending += 1;
+        self.pending_bytes += weight;
+        self.decide(now, write, id);
+    }
+
+    /// The next batch for the store, if none is there. It is durable, refused or in doubt before the next one goes.
+    pub fn poll_batch(&mut self, now: Millis) -> Option<StoreBatch> {
+        if self.stage != Stage::Free {
+            return None;
+        }
+        self.ledger.batches.front()?;
+        if self.ledger.batches.len() == 1 {
+            self.ledger.close();
+        }
+        let shard = self.ledger.committed.world.shard();
+        let head = self.ledger.committed.world.seq();
+        let draft = self.ledger.batches.front_mut().expect("looked at above");
+        debug_assert_eq!(draft.first, head.next(), "batches follow each other");
+        if !draft.changes.is_empty() {
+            draft.sent = Some(Arc::new(Batch {
+                first: draft.first,
+                changes: std::mem::take(&mut draft.changes),
+            }));
+        }
+        self.stage = Stage::InFlight;
+        self.ledger.in_flight = true;
+        let forget_keys_before = (now >= self.forget_at).then(|| {
+            self.forget_at = now.plus(FORGET_EVERY);
+            Millis(now.0.saturating_sub(IDEMPOTENCY_KEPT))
+        });
+        Some(StoreBatch {
+            shard,
+            epoch: draft.epoch,
+            head,
+            changes: draft.sent.clone(),
+            idempotency: draft.keys.iter().map(IdempotencyRow::from).collect(),
+            receipts: draft.receipts.clone(),
+            forget_keys_before,
+            now,
+        })
+    }
+
+    /// The batch with the store is durable.
+    pub fn handle_committed(&mut self) -> Published {
+        self.stage = Stage::Free;
+        let draft = self.ledger.commit_first();
+        let published = Published {
+            world: Arc::new(self.ledger.committed.world.clone()),
+            batch: draft.sent.map(|batch| (draft.epoch, batch)),
+        };
+        self.answer(draft.waiting);
+        self.settle();
+        published
+    }
+
+    /// The batch with the store did not commit and never will. Its callers are told so; what was decided on top of it
+    /// is decided again, in order.
+    pub fn handle_refused(&mut self, now: Millis) {
+        self.stage = Stage::Free;
+        self.undo(now, &problem::unavailable());
+    }
+
+    /// Nobody can tell whether the batch with the store committed. Nothing goes to the store until
+    /// [`Writer::handle_epoch`].
+    pub fn handle_unknown(&mut self) {
+        self.stage = Stage::InDoubt;
+    }
+
+    /// A new epoch began after `began_after`, which settles what was in doubt: what the store had by then is
+    /// committed, what it had not never will be.
+    pub fn handle_epoch(&mut self, now: Millis, lineage: &Lineage, began_after: Seq) -> Published {
+        let first = self.ledger.batches.front().filter(|_| self.ledger.in_flight);
+        // Receipts alone move no seq, so nothing tells; sending them again is harmless.
+        let last = first.and_then(|draft| draft.sent.as_ref()).map(|batch| batch.last());
+        let in_flight = first.is_some();
+        self.stage = Stage::Free;
+        let mut batch = None;
+        let mut undone = VecDeque::new();
+        if last.is_some_and(|last| began_after >= last) {
+            let mut draft = self.ledger.commit_first();
+            batch = draft.sent.take().map(|batch| (draft.epoch, batch));
+            self.answer(draft.waiting);
+            undone = self.ledger.roll_back(false);
+        } else {
+            let mut all = self.ledger.roll_back(false);
+            if in_flight && let Some(failed) = all.pop_front() {
+                let problem = if last.is_some() {
+                    problem::unavailable()
+                } else {
+                    problem::outcome_unknown()
+                };
+                self.refuse(failed.waiting, &problem);
+            }
+            undone.append(&mut all);
+        }
+        self.ledger.committed.world.set_lineage(lineage.clone());
+        self.ledger.ahead.world.set_lineage(lineage.clone());
+        self.again(now, undone);
+        Published { world: Arc::new(self.ledger.committed.world.clone()), batch }
+    }
+
+    /// Commits the starts and ends that are due, and keeps the horizon. Call it at [`Writer::poll_timeout`].
+    pub fn handle_tick(&mut self, now: Millis) {
+        if now < self.tick_after || self.stage == Stage::InDoubt {
+            return;
+        }
+        if let Err(error) = self.ledger.tick(now, TICK_CHANGES_MAX) {
+            self.mend(now, &error);
+        }
+        if now >= self.maintain_at {
+            self.maintain_at = now.plus(MAINTENANCE_EVERY);
+            self.ledger.keys.forget(now);
+            let world = self.ledger.world();
+            if let Some(purge) = self.retention.handle_time(now, world.seq(), world.horizon())
+                && let Err(error) = self.ledger.put(vec![purge])
+            {
+                self.mend(now, &error);
+            }
+        }
+    }
+
+    /// When [`Writer::handle_tick`] has something to do.
+    pub fn poll_timeout(&self) -> Millis {
+        self.ledger
+            .schedule
+            .next_due()
+            .unwrap_or(self.maintain_at)
+            .min(self.maintain_at)
+            .max(self.tick_after)
+    }
+
+    /// The next answer that may be given.
+    pub fn poll_reply(&mut self) -> Option<(ReplyId, Answer)> {
+        self.replies.pop_front()
+    }
+
+    fn decide(&mut self, now: Millis, write: Write, id: ReplyId) {
+        let result = match decide(&mut self.ledger, now, &write) {
+            Ok(reply) => Ok(reply),
+            Err(Fault::Refused(problem)) => Err(problem),
+            Err(Fault::Broken(error)) => {
+                self.mend(now, &error);
+                Err(problem::internal())
+            }
+        };
+        let pending = Pending { id, write, answer: Answer { result, at: self.ledger.position() } };
+        if self.ledger.batches.is_empty() {
+            self.answer(vec![pending]);
+        } else {
+            self.ledger.open().waiting.push(pending);
+        }
+    }
+
+    /// A write's changes did not fit the world that they were decided against: our own fault. That write is dropped,
+    /// the others are decided again.
+    fn mend(&mut self, now: Millis, error: &carillon_world::ApplyError) {
+        tracing::error!(%error, "a decided write does not fit the world");
+        let undone = self.ledger.roll_back(true);
+        self.again(now, undone);
+    }
+
+    /// Fails the oldest batch and decides the others again.
+    fn undo(&mut self, now: Millis, problem: &Problem) {
+        let mut undone = self.ledger.roll_back(false);
+        if let Some(failed) = undone.pop_front() {
+            self.refuse(failed.waiting, problem);
+        }
+        self.tick_after = now.plus(TICK_PAUSE);
+        self.again(now, undone);
+    }
+
+    fn again(&mut self, now: Millis, undone: VecDeque<Draft>) {
+        for pending in undone.into_iter().flat_map(|draft| draft.waiting) {
+            self.decide(now, pending.write, pending.id);
+        }
+        self.settle();
+    }
+
+    /// Answers that rest on nothing that is not durable yet.
+    fn settle(&mut self) {
+        while self.stage == Stage::Free && self.ledger.batches.front().is_some_and(Draft::is_empty)
+        {
+            let draft = self.ledger.batches.pop_front().expect("looked at above");
+            self.answer(draft.waiting);
+        }
+    }
+
+    fn refuse(&mut self, waiting: Vec<Pending>, problem: &Problem) {
+        let at = self.committed().position();
+        let refused = waiting
+            .into_iter()
+            .map(|p| Pending { answer: Answer { result: Err(problem.clone()), at }, ..p });
+        let refused = refused.collect();
+        self.answer(refused);
+    }
+
+    fn answer(&mut self, waiting: Vec<Pending>) {
+        for Pending { id, write, answer } in waiting {
+            self.pending -= 1;
+            self.pending_bytes -= write.weight();
+            self.replies.push_back((id, answer));
+        }
+    }
+}
+
+fn refusal(fault: Fault) -> Problem {
+    match fault {
+        Fault::Refused(problem) => problem,
+        Fault::Broken(_) => problem::internal(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
