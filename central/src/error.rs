@@ -1,0 +1,32 @@
+//! Why central does not start, or stops. What a caller did wrong is a [`Problem`](crate::core::problem::Problem).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use carillon_persist::StoreError;
+use carillon_world::{ApplyError, ShardId};
+
+#[derive(Debug, thiserror::Error)]
+pub enum CentralError {
+    /// All faults of the configuration, one a line.
+    #[error("configuration: {}", .0.join("; "))]
+    Config(Vec<String>),
+    #[error("listen on {address}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("read {}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    /// Certificate or key that cannot be used.
+    #[error("use the stream's certificate and key")]
+    Tls { source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("open the store")]
+    Store(#[from] StoreError),
+    /// The store's rows do not make a world: damaged, or changed by hand.
+    #[error("load shard {shard}")]
+    Load { shard: ShardId, source: ApplyError },
+    /// Another owner has the shard, or its database is not what this process opened. Start anew to take it again.
+    #[error("shard {shard} was taken by another owner")]
+    Fenced { shard: ShardId },
+    /// A task of central panicked, which is a fault of ours.
+    #[error("task {name} panicked")]
+    Panicked { name: &'static str },
+}

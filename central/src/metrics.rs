@@ -1,0 +1,135 @@
+//! What central counts. Base units; labels from closed enums, never an id.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct StatusLabels {
+    pub(crate) status: StatusClass,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum StatusClass {
+    Success,
+    ClientError,
+    ServerError,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct BatchLabels {
+    pub(crate) outcome: BatchOutcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum BatchOutcome {
+    Committed,
+    Refused,
+    /// Settled later by a new epoch.
+    Unknown,
+}
+
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub(crate) requests: Family<StatusLabels, Counter>,
+    pub(crate) batches: Family<BatchLabels, Counter>,
+    pub(crate) changes: Counter,
+    pub(crate) commit_duration: Histogram,
+    pub(crate) batch_changes: Histogram,
+    pub(crate) writes_pending: Gauge,
+    pub(crate) store_up: Gauge,
+    pub(crate) clock_jumped: Gauge,
+    pub(crate) head: Gauge,
+    pub(crate) horizon: Gauge,
+    pub(crate) apps: Gauge,
+    pub(crate) devices: Gauge,
+    pub(crate) messages: Gauge,
+    pub(crate) links: Gauge,
+    pub(crate) links_refused: Counter,
+    pub(crate) import_lines: Counter,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Metrics {
+        let m = Metrics {
+            registry: Registry::with_prefix("central"),
+            requests: Family::default(),
+            batches: Family::default(),
+            changes: Counter::default(),
+            // 0.25 ms to 8 s.
+            commit_duration: Histogram::new(exponential_buckets(0.000_25, 2.0, 16)),
+            batch_changes: Histogram::new(exponential_buckets(1.0, 2.0, 13)),
+            writes_pending: Gauge::default(),
+            store_up: Gauge::default(),
+            clock_jumped: Gauge::default(),
+            head: Gauge::default(),
+            horizon: Gauge::default(),
+            apps: Gauge::default(),
+            devices: Gauge::default(),
+            messages: Gauge::default(),
+            links: Gauge::default(),
+            links_refused: Counter::default(),
+            import_lines: Counter::default(),
+        };
+        m.registered()
+    }
+
+    fn registered(mut self) -> Metrics {
+        let r = &mut self.registry;
+        r.register("http_requests", "Admin requests answered", self.requests.clone());
+        r.register("batches", "Batches that the store was given", self.batches.clone());
+        r.register("changes", "Changes committed", self.changes.clone());
+        let help = "From handing a batch to the store to its answer";
+        r.register_with_unit("commit_duration", help, Unit::Seconds, self.commit_duration.clone());
+        r.register("batch_changes", "Changes in a batch", self.batch_changes.clone());
+        r.register("writes_pending", "Writes that wait for a commit", self.writes_pending.clone());
+        r.register("store_up", "Whether the store took the last batch", self.store_up.clone());
+        let help =
+            "Whether the store's clock jumped by more than 5 minutes, which holds starts and ends";
+        r.register("clock_jumped", help, self.clock_jumped.clone());
+        r.register("head_seq", "The newest committed seq", self.head.clone());
+        r.register("horizon_seq", "The seq up to which history is forgotten", self.horizon.clone());
+        r.register("apps", "Apps", self.apps.clone());
+        r.register("devices", "Devices", self.devices.clone());
+        r.register("messages", "Messages that the world holds", self.messages.clone());
+        r.register("links", "Edges that are connected", self.links.clone());
+        r.register("links_refused", "Links refused at hello", self.links_refused.clone());
+        r.register("import_lines", "Lines read by imports", self.import_lines.clone());
+        self
+    }
+
+    /// In the text format of OpenMetrics.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)
+            .expect("writing to a string cannot fail");
+        text
+    }
+
+    pub(crate) fn status(&self, status: http::StatusCode) {
+        let status = match status.as_u16() {
+            0..400 => StatusClass::Success,
+            400..500 => StatusClass::ClientError,
+            _ => StatusClass::ServerError,
+        };
+        self.requests.get_or_create(&StatusLabels { status }).inc();
+    }
+
+    pub(crate) fn batch(&self, outcome: BatchOutcome) {
+        self.batches.get_or_create(&BatchLabels { outcome }).inc();
+    }
+
+    pub(crate) fn world(&self, world: &carillon_world::World) {
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let counts = world.counts();
+        self.head.set(number(world.seq().get()));
+        self.horizon.set(number(world.horizon().get()));
+        self.apps.set(number(counts.apps));
+        self.devices.set(number(counts.devices));
+        self.messages.set(number(counts.messages));
+    }
+}

@@ -1,0 +1,168 @@
+//! What handlers take out of requests. Everything that fails here is a problem, never plain text.
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use bytes::Bytes;
+use carillon_world::AppId;
+use http::request::Parts;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use super::Api;
+use super::answer::Refusal;
+use crate::core::auth::{self, Action, Principal, authorize};
+use crate::core::problem;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller(Principal);
+
+impl Caller {
+    pub(crate) fn may(self, action: Action) -> Result<(), Refusal> {
+        Ok(authorize(self.0, action, None)?)
+    }
+
+    /// The app of the path, if the caller may do this there.
+    pub(crate) fn may_in(self, action: Action, app: &str) -> Result<AppId, Refusal> {
+        let id = app.parse().ok();
+        authorize(self.0, action, id)?;
+        Ok(id.ok_or_else(|| problem::not_found("app"))?)
+    }
+}
+
+impl FromRequestParts<Api> for Caller {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Caller, Self::Rejection> {
+        let header =
+            parts.headers.get(http::header::AUTHORIZATION).map(http::HeaderValue::as_bytes);
+        let principal = api
+            .config
+            .token
+            .as_ref()
+            .map_or(Principal::Anonymous, |token| auth::principal(token, header));
+        Ok(Caller(principal))
+    }
+}
+
+/// The parameters of the path.
+#[derive(Debug)]
+pub(crate) struct Params<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Api> for Params<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Params<T>, Refusal> {
+        let path = Path::<T>::from_request_parts(parts, api).await;
+        path.map(|Path(params)| Params(params))
+            .map_err(|e| problem::bad_request(e.body_text()).into())
+    }
+}
+
+/// The query. It is read when a handler asks for it, after authorization.
+#[derive(Debug)]
+pub(crate) struct RawQuery(http::Uri);
+
+impl RawQuery {
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+        let query = Query::<T>::try_from_uri(&self.0);
+        query.map(|Query(query)| query).map_err(|e| problem::bad_request(e.body_text()).into())
+    }
+}
+
+impl FromRequestParts<Api> for RawQuery {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<RawQuery, Self::Rejection> {
+        Ok(RawQuery(parts.uri.clone()))
+    }
+}
+
+/// The body. It is read when a handler asks for it, after authorization.
+#[derive(Debug)]
+pub(crate) struct RawBody {
+    body: Body,
+    bytes_max: usize,
+    timeout: std::time::Duration,
+}
+
+impl FromRequest<Api> for RawBody {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request(request: Request, api: &Api) -> Result<RawBody, Self::Rejection> {
+        let (bytes_max, timeout) = (api.config.body_bytes_max, api.config.read_timeout);
+        Ok(RawBody { body: request.into_body(), bytes_max, timeout })
+    }
+}
+
+impl RawBody {
+    pub(crate) fn into_body(self) -> Body {
+        self.body
+    }
+
+    pub(crate) async fn bytes(self) -> Result<Bytes, Refusal> {
+        let body = Limited::new(self.body, self.bytes_max);
+        let read = tokio::time::timeout(self.timeout, body.collect()).await;
+        match read {
+            Err(_) => Err(slow().into()),
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(e)) if e.is::<LengthLimitError>() => {
+                Err(problem::too_large(format!("a body has at most {} bytes", self.bytes_max))
+                    .into())
+            }
+            Ok(Err(e)) => Err(problem::bad_request(format!("the body cannot be read: {e}")).into()),
+        }
+    }
+
+    pub(crate) async fn json<T: DeserializeOwned>(self) -> Result<T, Refusal> {
+        parse(&self.bytes().await?)
+    }
+}
+
+pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|e| problem::bad_request(format!("the body: {e}")).into())
+}
+
+pub(crate) fn slow() -> problem::Problem {
+    problem::problem(408, "timeout", "Timeout", "the body did not come in time")
+}
+
+/// Distinguishes a member that is `null` from one that is not there: with `#[serde(default)]`, `None` is the latter.
+pub(crate) fn nullable<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de>,
+{
+    serde::Deserialize::deserialize(deserializer).map(Some)
+}
+
+/// One page: `limit` from 1 to 1,000, default 100; `after` as the page before gave it in `next`.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+pub(crate) struct Page {
+    limit: Option<usize>,
+    pub(crate) after: Option<String>,
+}
+
+impl Page {
+    const LIMIT_MAX: usize = 1_000;
+
+    pub(crate) fn limit(&self) -> Result<usize, Refusal> {
+        match self.limit.unwrap_or(100) {
+            limit @ 1..=Page::LIMIT_MAX => Ok(limit),
+            _ => Err(problem::bad_request(format!("`limit` is 1 to {}", Page::LIMIT_MAX)).into()),
+        }
+    }
+
+    pub(crate) fn after<T: std::str::FromStr>(&self) -> Result<Option<T>, Refusal> {
+        let bad = || problem::bad_request("`after` is not the `next` of a page");
+        Ok(self.after.as_deref().map(|text| text.parse().map_err(|_| bad())).transpose()?)
+    }
+}
+
+/// Takes a page out of `all`, and where the next one begins.
+pub(crate) fn page<T>(all: impl Iterator<Item = T>, limit: usize) -> (Vec<T>, bool) {
+    let mut taken: Vec<T> = all.take(limit + 1).collect();
+    let more = taken.len() > limit;
+    taken.truncate(limit);
+    (taken, more)
+}

@@ -1,0 +1,73 @@
+//! Health, metrics and the API's own description: unauthenticated, and none of them touches the store.
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Api;
+use super::answer::json;
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct HealthBody {
+    /// Whether writes are taken.
+    ready: bool,
+    /// Whether the store took the last batch.
+    store_up: bool,
+    /// The store's clock jumped: starts and ends are held until it agrees again.
+    clock_jumped: bool,
+    /// The newest committed seq.
+    head: u64,
+    /// Edges that are connected.
+    links: u64,
+}
+
+fn health(api: &Api) -> HealthBody {
+    let health = &api.shared.health;
+    HealthBody {
+        ready: health.is_ready(),
+        store_up: health.is_store_up(),
+        clock_jumped: api.shared.clock.has_jumped(),
+        head: api.world().seq().get(),
+        links: u64::try_from(api.shared.metrics.links.get()).unwrap_or(0),
+    }
+}
+
+/// Says that the process answers.
+#[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses((status = 200, body = HealthBody)))]
+pub(crate) async fn healthz(State(api): State<Api>) -> Response {
+    json(StatusCode::OK, &health(&api))
+}
+
+/// Says whether central takes writes: 503 while the store is down, or central is starting or stopping.
+#[utoipa::path(get, path = "/readyz", tag = "health", security(()), responses(
+    (status = 200, body = HealthBody), (status = 503, body = HealthBody),
+))]
+pub(crate) async fn readyz(State(api): State<Api>) -> Response {
+    let body = health(&api);
+    json(
+        if body.ready && body.store_up { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE },
+        &body,
+    )
+}
+
+/// Metrics for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "health", security(()), responses(
+    (status = 200, body = String, content_type = "application/openmetrics-text"),
+))]
+pub(crate) async fn metrics(State(api): State<Api>) -> Response {
+    let kind =
+        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    api.shared.metrics.clock_jumped.set(i64::from(api.shared.clock.has_jumped()));
+    ([(header::CONTENT_TYPE, kind)], api.shared.metrics.text()).into_response()
+}
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", tag = "health", security(()), responses(
+    (status = 200, body = Object, content_type = "application/json"),
+))]
+pub(crate) async fn openapi() -> Response {
+    let kind = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, kind)], super::openapi()).into_response()
+}

@@ -1,0 +1,74 @@
+//! From a store to a shard that is owned and in RAM.
+
+use std::time::{Duration, Instant};
+
+use carillon_persist::{AnyStore, EpochClaim, IdempotencyRow, Store, StoreError};
+use carillon_world::{Epoch, Millis, World, WorldBuilder};
+
+use super::random;
+use crate::config::{Config, StoreConfig};
+use crate::core::limits::IDEMPOTENCY_KEPT;
+use crate::error::CentralError;
+
+const RETRY_EVERY: Duration = Duration::from_millis(250);
+
+/// A shard that this process owns.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) world: World,
+    pub(crate) keys: Vec<IdempotencyRow>,
+    pub(crate) epoch: Epoch,
+    pub(crate) clock: Millis,
+    pub(crate) clock_read_at: Instant,
+}
+
+/// Opens the store; waits for one that is not there yet, such as a database that starts at the same time.
+///
+/// # Errors
+/// When it does not answer in time, or cannot be used.
+pub async fn open_store(config: &StoreConfig) -> Result<AnyStore, CentralError> {
+    let deadline = Instant::now() + config.connect_timeout;
+    loop {
+        match AnyStore::open(&config.url, &config.options).await {
+            Ok(store) => return Ok(store),
+            Err(StoreError::Unavailable { .. } | StoreError::Timeout { .. })
+                if Instant::now() < deadline =>
+            {
+                tokio::time::sleep(RETRY_EVERY).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Begins an epoch and loads everything.
+pub(super) async fn open_shard<S: Store>(
+    config: &Config,
+    store: &mut S,
+) -> Result<Opened, CentralError> {
+    let shard = config.shard;
+    let started = Instant::now();
+    let claim = EpochClaim { tag: random::id(), held: None, number_min: 0, fork: false };
+    let opening = store.begin_epoch(shard, claim).await?;
+    let mut builder = WorldBuilder::new(shard);
+    store.load(shard, &mut |row| builder.insert(row)).await?;
+    let world = builder
+        .finish(opening.lineage, opening.head, opening.horizon)
+        .map_err(|source| CentralError::Load { shard, source })?;
+    let clock = store.clock().await?;
+    let clock_read_at = Instant::now();
+    let keys =
+        store.load_idempotency(shard, Millis(clock.0.saturating_sub(IDEMPOTENCY_KEPT))).await?;
+    let counts = world.counts();
+    tracing::info!(
+        %shard,
+        epoch = opening.epoch.number,
+        head = opening.head.get(),
+        apps = counts.apps,
+        devices = counts.devices,
+        messages = counts.messages,
+        seconds = started.elapsed().as_secs_f64(),
+        "the shard is open"
+    );
+    Ok(Opened { world, keys, epoch: opening.epoch, clock, clock_read_at })
+}

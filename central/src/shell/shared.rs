@@ -1,0 +1,130 @@
+//! What all tasks of one central see: the published world, the change log, the clock, health and metrics.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use arc_swap::ArcSwap;
+use carillon_world::stream::encode_batch;
+use carillon_world::{ChangeLog, LogBatch, ShardId, World};
+use tokio::sync::watch;
+
+use super::clock::Clock;
+use super::opening::Opened;
+use crate::config::Config;
+use crate::core::writer::Published;
+use crate::metrics::Metrics;
+
+/// How far central is with stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Running,
+    /// Nothing new comes in; what is under way finishes.
+    Draining,
+    /// The writer's queue is emptied, then the links close.
+    Closing,
+}
+
+/// Waits until stopping is at least so far, or whoever would say so is gone. Cancel safe.
+pub(crate) async fn reached(phase: &mut watch::Receiver<Phase>, at_least: Phase) {
+    // The guard that comes back is dropped here: it must not live across an await.
+    let _ = phase.wait_for(|phase| *phase >= at_least).await;
+}
+
+pub(crate) struct Shared {
+    pub(crate) shard: ShardId,
+    pub(crate) clock: Clock,
+    pub(crate) health: Health,
+    pub(crate) metrics: Metrics,
+    world: ArcSwap<World>,
+    /// A lock, because every link reads it and the writer alone changes it, for the time of one push. Never held
+    /// across an `.await`.
+    log: RwLock<ChangeLog>,
+    /// Counts publications, so that links wake.
+    published: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("shard", &self.shard).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(config: &Config, opened: &Opened) -> Shared {
+        let metrics = Metrics::new();
+        metrics.world(&opened.world);
+        metrics.store_up.set(1);
+        Shared {
+            shard: config.shard,
+            clock: Clock::new(opened.clock_read_at, opened.clock),
+            health: Health { ready: AtomicBool::new(true), store_up: AtomicBool::new(true) },
+            metrics,
+            log: RwLock::new(ChangeLog::new(config.log_bytes_max, opened.world.seq())),
+            world: ArcSwap::from_pointee(opened.world.clone()),
+            published: watch::Sender::new(0),
+        }
+    }
+
+    /// The newest durable world.
+    pub(crate) fn world(&self) -> Arc<World> {
+        self.world.load_full()
+    }
+
+    pub(crate) fn log(&self) -> RwLockReadGuard<'_, ChangeLog> {
+        // A push either happened or did not: a panic elsewhere leaves the log whole.
+        self.log.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn log_mut(&self) -> RwLockWriteGuard<'_, ChangeLog> {
+        self.log.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes when a world was published.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.published.subscribe()
+    }
+
+    /// Shows readers and links what became durable: first the world, then the log, then the wake.
+    pub(crate) fn publish(&self, published: Published) {
+        self.metrics.world(&published.world);
+        self.world.store(published.world);
+        if let Some((epoch, batch)) = published.batch {
+            let frame = encode_batch(epoch, &batch);
+            self.metrics.changes.inc_by(batch.changes.len() as u64);
+            self.metrics.batch_changes.observe(batch.changes.len() as f64);
+            self.log_mut().push(Arc::new(LogBatch {
+                epoch,
+                first: batch.first,
+                last: batch.last(),
+                frame,
+            }));
+        }
+        self.published.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    pub(crate) fn set_store_up(&self, up: bool) {
+        self.health.store_up.store(up, Ordering::Relaxed);
+        self.metrics.store_up.set(i64::from(up));
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Health {
+    ready: AtomicBool,
+    store_up: AtomicBool,
+}
+
+impl Health {
+    /// Whether this process owns the shard and is not stopping.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_store_up(&self) -> bool {
+        self.store_up.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_unready(&self) {
+        self.ready.store(false, Ordering::Relaxed);
+    }
+}
