@@ -215,13 +215,13 @@ async fn serve(shared: Arc<Shared>, index: usize, listeners: Vec<Listener>) -> s
         )));
     }
     let mut phase = shared.phase.subscribe();
-    loop {
-        tokio::select! {
-            () = shared.mailboxes[index].ready.notified() => core.look_at_mail(index),
-            changed = phase.changed() => {
-                if changed.is_err() || *phase.borrow_and_update() >= Phase::Draining {
-                    break;
-                }
+    {
+        // Also true at once if the edge was stopped before this thread came so far.
+        let mut draining = pin!(phase.wait_for(|phase| *phase >= Phase::Draining));
+        loop {
+            tokio::select! {
+                () = shared.mailboxes[index].ready.notified() => core.look_at_mail(index),
+                _ = draining.as_mut() => break,
             }
         }
     }

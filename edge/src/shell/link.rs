@@ -174,7 +174,10 @@ impl Link {
                     Ok(bytes) => {
                         decoder.feed(&buffer[..bytes]);
                         while let Some((frame, bytes)) = decoder.next_frame()? {
-                            let action = self.receiver.handle_frame(Instant::now(), frame, bytes)?;
+                            let now = Instant::now();
+                            let action = self.receiver.handle_frame(now, frame, bytes)?;
+                            // First, so that no world is served as if central were out of reach.
+                            self.note_live(now);
                             self.act(action);
                         }
                     }

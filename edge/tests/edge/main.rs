@@ -206,7 +206,7 @@ async fn a_parked_poll_is_answered_when_a_message_is_committed() {
     assert_eq!(answer.ids(), ["0000000000000007"]);
     assert_eq!(answer.text("after"), cursor);
     assert!(sent.elapsed() < PATIENCE, "it was woken, not timed out");
-    assert_eq!(metric(&edge, "edge_wakes_total").await, wakes + 1.0);
+    assert!(metric(&edge, "edge_wakes_total").await > wakes);
     edge.kill().expect("no thread panicked");
 }
 

@@ -11,8 +11,9 @@ fn ring() -> KeyRing {
 
 fn ring_of(seal_day: u32, days: std::ops::RangeInclusive<u32>) -> KeyRing {
     let keys = days.flat_map(|day| {
-        let byte = day.to_be_bytes()[3];
-        [(Purpose::Session, day, [byte; 32]), (Purpose::Cursor, day, [!byte; 32])]
+        let mut key = [0; 32];
+        key[..4].copy_from_slice(&day.to_be_bytes());
+        [(Purpose::Session, day, key), (Purpose::Cursor, day, key.map(|byte| !byte))]
     });
     KeyRing::new(seal_day, keys)
 }
