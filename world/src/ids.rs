@@ -9,15 +9,15 @@ pub use carillon_expr::{AttributeId, GroupId};
 
 carillon_expr::random_id!(
     /// A tenant.
-    AppId
+    pub struct AppId;
 );
 carillon_expr::random_id!(
     /// One installation of an app. A name, not a credential.
-    DeviceId
+    pub struct DeviceId;
 );
 carillon_expr::random_id!(
     /// One message, through all its revisions.
-    MessageId
+    pub struct MessageId;
 );
 
 /// A slice of the truth with one owner and one sequence. A small number written in the database at creation.
@@ -74,7 +74,10 @@ impl Seq {
     /// Beyond 2^63, which no shard reaches.
     #[must_use]
     pub const fn plus(self, changes: u64) -> Seq {
-        assert!(changes < 1 << 63 && self.0 < (1 << 63) - changes, "a shard's sequence ends at 2^63");
+        assert!(
+            changes < 1 << 63 && self.0 < (1 << 63) - changes,
+            "a shard's sequence ends at 2^63"
+        );
         Seq(self.0 + changes)
     }
 

@@ -3,20 +3,37 @@
 //! It stands apart because both tiers hold it: central decides writes against it, an edge answers devices from it,
 //! and the stream carries it from one to the other. Nothing here knows sockets, clocks or the database.
 
+mod answer;
+mod builder;
 mod ids;
+mod log;
+mod message;
 mod model;
+mod partition;
+mod pmap;
 mod position;
+pub mod stream;
 mod upstream;
+mod view;
 
 #[cfg(test)]
 mod golden;
 
+pub use answer::{AnswerLimits, Cursor, Fetched, News, Outcome, fetch, poll, raise_floor};
+pub use builder::WorldBuilder;
 pub use ids::{AppId, AttributeId, DeviceId, GroupId, MessageId, Millis, Seq, ShardId};
+pub use log::{ChangeLog, LogBatch, LogRead};
+pub use message::{Message, Revision};
 pub use model::{
-    AppRow, AttributeRow, Batch, Change, DevicePrivate, DeviceRow, Environment, GroupRow, MessageRow, MessageState,
-    Priority, PushChannel, PushToken, RevisionRecord, Row, SecretHash, SetBy, Tag, Variant,
+    AppRow, AttributeRow, Batch, Change, DevicePrivate, DeviceRow, Environment, GroupRow,
+    MessageRow, MessageState, Priority, PushChannel, PushToken, RevisionRecord, Row, SecretHash,
+    SetBy, Tag, Variant,
 };
+pub use partition::Partition;
+pub use pmap::{Key, PMap};
 pub use position::{Epoch, Judgement, Lineage, LineageEntry, LineageError, Position};
 pub use upstream::{
-    Problem, ProfilePatch, Receipt, ReceiptKind, UPSTREAM_BYTES_MAX, UpstreamError, UpstreamReply, UpstreamRequest,
+    Problem, ProfilePatch, Receipt, ReceiptKind, UPSTREAM_BYTES_MAX, UpstreamError, UpstreamReply,
+    UpstreamRequest,
 };
+pub use view::{App, Applied, ApplyError, Counts, MessageChange, World};

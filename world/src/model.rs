@@ -86,7 +86,9 @@ pub struct DeviceRow {
 impl DeviceRow {
     /// Whether `other` matches the same expressions as this.
     pub fn same_profile(&self, other: &DeviceRow) -> bool {
-        self.user == other.user && self.attributes == other.attributes && self.groups == other.groups
+        self.user == other.user
+            && self.attributes == other.attributes
+            && self.groups == other.groups
     }
 }
 
@@ -255,17 +257,32 @@ impl RevisionRecord {
 pub enum Change {
     App(Arc<AppRow>),
     Attribute(Arc<AttributeRow>),
-    AttributeGone { app: AppId, id: AttributeId },
+    AttributeGone {
+        app: AppId,
+        id: AttributeId,
+    },
     Group(Arc<GroupRow>),
-    GroupGone { app: AppId, id: GroupId },
+    GroupGone {
+        app: AppId,
+        id: GroupId,
+    },
     Device(Arc<DeviceRow>),
-    DeviceGone { app: AppId, id: DeviceId },
+    DeviceGone {
+        app: AppId,
+        id: DeviceId,
+    },
     /// A new message or an edit.
     Message(Arc<MessageRow>),
     /// A start, an end or a recall.
-    MessageState { app: AppId, id: MessageId, state: MessageState },
+    MessageState {
+        app: AppId,
+        id: MessageId,
+        state: MessageState,
+    },
     /// Tombstones, superseded revisions and change records up to `horizon` are forgotten.
-    Purge { horizon: Seq },
+    Purge {
+        horizon: Seq,
+    },
 }
 
 /// What one transaction committed. Not empty.
@@ -296,5 +313,8 @@ pub enum Row {
     Group(Arc<GroupRow>),
     Device(Arc<DeviceRow>),
     /// `revisions`: those in force from the horizon on, oldest first, the present one last. Not empty.
-    Message { row: Arc<MessageRow>, revisions: Vec<RevisionRecord> },
+    Message {
+        row: Arc<MessageRow>,
+        revisions: Vec<RevisionRecord>,
+    },
 }

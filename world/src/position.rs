@@ -64,7 +64,9 @@ impl Lineage {
             return Err(LineageError { line: 0 });
         }
         for (i, pair) in lines.windows(2).enumerate() {
-            if pair[1].epoch.number <= pair[0].epoch.number || pair[1].began_after < pair[0].began_after {
+            if pair[1].epoch.number <= pair[0].epoch.number
+                || pair[1].began_after < pair[0].began_after
+            {
                 return Err(LineageError { line: i + 1 });
             }
         }
@@ -88,7 +90,9 @@ impl Lineage {
 
     /// Judges `position` for a world of this lineage that has applied everything up to `world`.
     pub fn judge(&self, world: Seq, position: Position) -> Judgement {
-        let Ok(line) = self.0.binary_search_by_key(&position.epoch.number, |line| line.epoch.number) else {
+        let Ok(line) =
+            self.0.binary_search_by_key(&position.epoch.number, |line| line.epoch.number)
+        else {
             return if position.epoch.number > self.newest().epoch.number {
                 Judgement::Behind
             } else {
@@ -145,7 +149,11 @@ mod tests {
     }
 
     fn lineage(lines: &[(u64, u64)]) -> Lineage {
-        let line = |&(number, after)| LineageEntry { epoch: epoch(number), began_after: Seq::new(after), fork: false };
+        let line = |&(number, after)| LineageEntry {
+            epoch: epoch(number),
+            began_after: Seq::new(after),
+            fork: false,
+        };
         Lineage::try_new(lines.iter().map(line).collect()).expect("in order")
     }
 
@@ -161,10 +169,22 @@ mod tests {
     fn a_restore_resets_those_who_saw_what_it_lost() {
         let l = lineage(&[(1, 0), (5, 10)]);
         assert_eq!(l.judge(Seq::new(30), at(epoch(1), 11)), Judgement::Reset);
-        assert_eq!(l.judge(Seq::new(30), at(epoch(4), 8)), Judgement::Reset, "an epoch that was cut off");
-        assert_eq!(l.judge(Seq::new(30), at(epoch(6), 8)), Judgement::Behind, "an epoch yet unheard of");
+        assert_eq!(
+            l.judge(Seq::new(30), at(epoch(4), 8)),
+            Judgement::Reset,
+            "an epoch that was cut off"
+        );
+        assert_eq!(
+            l.judge(Seq::new(30), at(epoch(6), 8)),
+            Judgement::Behind,
+            "an epoch yet unheard of"
+        );
         let twin = Epoch { number: 5, tag: 1 };
-        assert_eq!(l.judge(Seq::new(30), at(twin, 8)), Judgement::Reset, "the same backup restored twice");
+        assert_eq!(
+            l.judge(Seq::new(30), at(twin, 8)),
+            Judgement::Reset,
+            "the same backup restored twice"
+        );
     }
 
     #[test]
@@ -178,7 +198,11 @@ mod tests {
 
     #[test]
     fn lines_out_of_order_are_refused() {
-        let line = |number, after| LineageEntry { epoch: epoch(number), began_after: Seq::new(after), fork: false };
+        let line = |number, after| LineageEntry {
+            epoch: epoch(number),
+            began_after: Seq::new(after),
+            fork: false,
+        };
         assert!(Lineage::try_new(vec![]).is_err());
         assert!(Lineage::try_new(vec![line(2, 0), line(2, 1)]).is_err());
         assert!(Lineage::try_new(vec![line(1, 5), line(2, 4)]).is_err());

@@ -1,0 +1,329 @@
+//! Messages with the revisions that somebody may still hold, and the index from a device's terms to them.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use carillon_expr::{Expression, Limits, Schema, Term, Terms};
+
+use crate::pmap::PMap;
+use crate::view::ApplyError;
+use crate::{DeviceRow, MessageId, MessageRow, MessageState, RevisionRecord, Seq, Tag};
+
+/// What a message said from a seq on: enough to know who had what at its time.
+#[derive(Clone, Debug)]
+pub struct Revision {
+    from: Seq,
+    active: bool,
+    to_text: Arc<str>,
+    to: Expression,
+    variants: Arc<[Head]>,
+}
+
+#[derive(Clone, Debug)]
+struct Head {
+    selector: Option<(Arc<str>, Expression)>,
+    tag: Tag,
+}
+
+impl Revision {
+    /// # Errors
+    /// If an expression does not fit the schema.
+    pub(crate) fn read(
+        record: &RevisionRecord,
+        schema: &dyn Schema,
+        id: MessageId,
+    ) -> Result<Revision, ApplyError> {
+        let parse = |text: &str| {
+            Expression::parse(text, schema, &Limits::STORED).map_err(|faults| {
+                ApplyError::Expression { message: id, faults: faults.to_string() }
+            })
+        };
+        let mut variants = Vec::with_capacity(record.variants.len());
+        for (selector, tag) in &record.variants {
+            let selector = match selector {
+                Some(text) => Some((text.clone(), parse(text)?)),
+                None => None,
+            };
+            variants.push(Head { selector, tag: *tag });
+        }
+        let to = parse(&record.to)?;
+        let to_text = record.to.clone();
+        Ok(Revision {
+            from: record.from,
+            active: record.active,
+            to_text,
+            to,
+            variants: variants.into(),
+        })
+    }
+
+    pub(crate) fn record(&self) -> RevisionRecord {
+        let head = |head: &Head| (head.selector.as_ref().map(|(text, _)| text.clone()), head.tag);
+        RevisionRecord {
+            from: self.from,
+            active: self.active,
+            to: self.to_text.clone(),
+            variants: self.variants.iter().map(head).collect(),
+        }
+    }
+
+    pub fn from(&self) -> Seq {
+        self.from
+    }
+
+    pub fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// The tag that `device` has by this revision; `None` if it has nothing of it.
+    pub fn addresses(&self, device: &DeviceRow) -> Option<Tag> {
+        self.variant(device).map(|variant| self.variants[variant].tag)
+    }
+
+    /// Which variant `device` has: the first that fits.
+    pub(crate) fn variant(&self, device: &DeviceRow) -> Option<usize> {
+        if !self.active || !self.to.matches(device) {
+            return None;
+        }
+        self.variants
+            .iter()
+            .position(|head| head.selector.as_ref().is_none_or(|(_, of)| of.matches(device)))
+    }
+
+    fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        let selectors =
+            self.variants.iter().filter_map(|head| head.selector.as_ref().map(|(_, of)| of));
+        std::iter::once(&self.to).chain(selectors)
+    }
+}
+
+/// A message and its revisions from the horizon on, oldest first, the present one last.
+#[derive(Clone, Debug)]
+pub struct Message {
+    row: Arc<MessageRow>,
+    revisions: Vec<Revision>,
+}
+
+impl Message {
+    pub(crate) fn new(row: Arc<MessageRow>, revisions: Vec<Revision>) -> Message {
+        Message { row, revisions }
+    }
+
+    pub fn row(&self) -> &Arc<MessageRow> {
+        &self.row
+    }
+
+    /// The recipients by the present revision.
+    pub fn expression(&self) -> &Expression {
+        &self.present().to
+    }
+
+    /// The seq of the last change.
+    pub fn changed(&self) -> Seq {
+        self.present().from
+    }
+
+    pub fn revisions(&self) -> &[Revision] {
+        &self.revisions
+    }
+
+    pub(crate) fn present(&self) -> &Revision {
+        self.revisions.last().expect("a message has a revision")
+    }
+
+    /// The revision in force at `seq`; `None` if there was none yet.
+    pub(crate) fn at(&self, seq: Seq) -> Option<&Revision> {
+        let after = self.revisions.partition_point(|revision| revision.from <= seq);
+        after.checked_sub(1).map(|at| &self.revisions[at])
+    }
+
+    /// The message after another revision.
+    pub(crate) fn revised(&self, row: Arc<MessageRow>, revision: Revision) -> Message {
+        let mut revisions = Vec::with_capacity(self.revisions.len() + 1);
+        revisions.extend_from_slice(&self.revisions);
+        revisions.push(revision);
+        Message { row, revisions }
+    }
+
+    /// The message after a start, an end or a recall at `seq`.
+    pub(crate) fn in_state(&self, state: MessageState, seq: Seq) -> Message {
+        let row = MessageRow { state, ..MessageRow::clone(&self.row) };
+        let revision =
+            Revision { from: seq, active: state == MessageState::Active, ..self.present().clone() };
+        self.revised(Arc::new(row), revision)
+    }
+
+    /// What is left of it when nobody is owed anything from before `horizon`; `None` if it is forgotten.
+    pub(crate) fn purged(&self, horizon: Seq) -> Option<Message> {
+        let over = matches!(self.row.state, MessageState::Expired | MessageState::Recalled);
+        if over && self.changed() <= horizon {
+            return None;
+        }
+        let first =
+            self.revisions.partition_point(|revision| revision.from <= horizon).saturating_sub(1);
+        Some(Message { row: self.row.clone(), revisions: self.revisions[first..].to_vec() })
+    }
+
+    pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expression> {
+        self.revisions.iter().flat_map(Revision::expressions)
+    }
+}
+
+/// From a device's terms to the messages that any retained revision may address to it: a superset, which the caller
+/// evaluates. So a poll looks at what may match and at nothing else.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Index {
+    /// By the hash of a term; two terms that share one cost an evaluation each.
+    by_term: PMap<u64, Arc<Vec<MessageId>>>,
+    /// Those without a necessary term.
+    everyone: Arc<Vec<MessageId>>,
+}
+
+fn hash(term: &Term) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    term.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Where a message stands in the index. Sorted, without repeats.
+#[derive(PartialEq)]
+struct Places {
+    terms: Vec<u64>,
+    everyone: bool,
+}
+
+fn places(message: Option<&Message>) -> Places {
+    let mut places = Places { terms: Vec::new(), everyone: false };
+    for revision in message.iter().flat_map(|message| &message.revisions) {
+        match revision.to.terms() {
+            Terms::Any(terms) => places.terms.extend(terms.iter().map(hash)),
+            Terms::Everyone => places.everyone = true,
+            Terms::Nobody => {}
+        }
+    }
+    places.terms.sort_unstable();
+    places.terms.dedup();
+    places
+}
+
+impl Index {
+    /// Moves a message from where `before` stood to where `after` stands.
+    pub(crate) fn replace(
+        &mut self,
+        id: MessageId,
+        before: Option<&Message>,
+        after: Option<&Message>,
+    ) {
+        let (old, new) = (places(before), places(after));
+        if old == new {
+            return;
+        }
+        for term in old.terms.iter().filter(|term| new.terms.binary_search(term).is_err()) {
+            let emptied = self.by_term.get_mut(*term).is_some_and(|list| {
+                drop_from(list, id);
+                list.is_empty()
+            });
+            if emptied {
+                self.by_term.remove(*term);
+            }
+        }
+        for term in new.terms.iter().filter(|term| old.terms.binary_search(term).is_err()) {
+            match self.by_term.get_mut(*term) {
+                Some(list) => add_to(list, id),
+                None => drop(self.by_term.insert(*term, Arc::new(vec![id]))),
+            }
+        }
+        match (old.everyone, new.everyone) {
+            (true, false) => drop_from(&mut self.everyone, id),
+            (false, true) => add_to(&mut self.everyone, id),
+            _ => {}
+        }
+    }
+
+    /// All messages that may be addressed to `device` by any retained revision. Sorted, without repeats.
+    pub(crate) fn candidates(&self, device: &DeviceRow) -> Vec<MessageId> {
+        let mut ids = Vec::clone(&self.everyone);
+        let mut take = |term: &Term| {
+            if let Some(list) = self.by_term.get(hash(term)) {
+                ids.extend_from_slice(list);
+            }
+        };
+        for group in &device.groups {
+            take(&Term::Group(*group));
+        }
+        for (attribute, value) in &device.attributes {
+            take(&Term::Has(*attribute));
+            take(&Term::Equals(*attribute, value.clone()));
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+}
+
+fn add_to(list: &mut Arc<Vec<MessageId>>, id: MessageId) {
+    if let Err(at) = list.binary_search(&id) {
+        Arc::make_mut(list).insert(at, id);
+    }
+}
+
+fn drop_from(list: &mut Arc<Vec<MessageId>>, id: MessageId) {
+    if let Ok(at) = list.binary_search(&id) {
+        Arc::make_mut(list).remove(at);
+    }
+}
+
+/// Which message changed at which seq, oldest first, from the horizon on. In chunks, so that a clone that changes
+/// copies the list of chunks and one chunk, not a million records.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Records(Arc<Vec<Arc<Vec<(Seq, MessageId)>>>>);
+
+const RECORDS_PER_CHUNK: usize = 512;
+
+impl Records {
+    /// `seq` is greater than all before.
+    pub(crate) fn push(&mut self, seq: Seq, id: MessageId) {
+        let chunks = Arc::make_mut(&mut self.0);
+        match chunks.last_mut() {
+            Some(chunk) if chunk.len() < RECORDS_PER_CHUNK => Arc::make_mut(chunk).push((seq, id)),
+            _ => chunks.push(Arc::new(vec![(seq, id)])),
+        }
+    }
+
+    /// The records with a greater seq.
+    pub(crate) fn after(&self, seq: Seq) -> impl Iterator<Item = (Seq, MessageId)> {
+        let from =
+            self.0.partition_point(|chunk| chunk.last().is_some_and(|(last, _)| *last <= seq));
+        self.0[from..]
+            .iter()
+            .flat_map(|chunk| chunk.iter().copied())
+            .skip_while(move |(at, _)| *at <= seq)
+    }
+
+    /// At least how many records have a greater seq, without looking at them: counts the whole of the first chunk.
+    pub(crate) fn count_after(&self, seq: Seq) -> usize {
+        let from =
+            self.0.partition_point(|chunk| chunk.last().is_some_and(|(last, _)| *last <= seq));
+        self.0[from..].iter().map(|chunk| chunk.len()).sum()
+    }
+
+    /// Takes out the records up to `horizon`.
+    pub(crate) fn purge(&mut self, horizon: Seq) -> Vec<MessageId> {
+        let mut ids = Vec::new();
+        let chunks = Arc::make_mut(&mut self.0);
+        let whole =
+            chunks.partition_point(|chunk| chunk.last().is_some_and(|(last, _)| *last <= horizon));
+        for chunk in chunks.drain(..whole) {
+            ids.extend(chunk.iter().map(|(_, id)| *id));
+        }
+        if let Some(chunk) = chunks.first_mut() {
+            let old = chunk.partition_point(|(seq, _)| *seq <= horizon);
+            if old > 0 {
+                ids.extend(Arc::make_mut(chunk).drain(..old).map(|(_, id)| id));
+            }
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+}

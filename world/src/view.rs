@@ -1,0 +1,517 @@
+//! The world: one shard at one position, as a value.
+//!
+//! `clone` is cheap and shares everything, so the one writer changes its clone and publishes it, readers keep the
+//! world that they took, and a decision that fails is undone by dropping it (P2).
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use carillon_expr::{Schema, Type};
+use serde::{Deserialize, Serialize};
+
+use crate::message::{Index, Message, Records, Revision};
+use crate::partition::Slice;
+use crate::pmap::PMap;
+use crate::{
+    AppId, AppRow, AttributeId, AttributeRow, Batch, Change, DeviceId, DeviceRow, GroupId,
+    GroupRow, Judgement, Lineage, MessageId, Partition, Position, RevisionRecord, Row, Seq,
+    ShardId,
+};
+
+/// A batch or a row that does not fit the world. The sender's fault or ours; the world that met it is dropped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    #[error("batch begins at {got} where {expected} was expected")]
+    Gap { expected: Seq, got: Seq },
+    #[error("app {app} is not known")]
+    UnknownApp { app: AppId },
+    #[error("message {message} is not known")]
+    UnknownMessage { message: MessageId },
+    #[error("message {message} has no revision, or no variant")]
+    EmptyMessage { message: MessageId },
+    #[error("expression of message {message} does not fit its app: {faults}")]
+    Expression { message: MessageId, faults: String },
+    #[error("horizon {horizon} lies beyond seq {seq}")]
+    HorizonAhead { horizon: Seq, seq: Seq },
+}
+
+/// How much a world holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    pub apps: u64,
+    pub devices: u64,
+    pub messages: u64,
+}
+
+/// What a batch touched: whom to wake.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Changed or gone.
+    pub devices: Vec<(AppId, DeviceId)>,
+    pub messages: Vec<MessageChange>,
+    /// An app, attribute or group changed.
+    pub schema_changed: bool,
+}
+
+/// A message that changed. It concerns a device if either side addresses it.
+#[derive(Clone, Debug)]
+pub struct MessageChange {
+    pub app: AppId,
+    pub id: MessageId,
+    pub before: Option<Revision>,
+    pub after: Revision,
+}
+
+/// Names to ids, by the hash of the name; ids of names that share a hash stand together.
+#[derive(Clone, Debug)]
+struct Names<K>(PMap<u64, Vec<K>>);
+
+fn hash(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl<K: Copy + PartialEq> Names<K> {
+    fn new() -> Names<K> {
+        Names(PMap::new())
+    }
+
+    fn add(&mut self, name: &str, id: K) {
+        match self.0.get_mut(hash(name)) {
+            Some(ids) => ids.push(id),
+            None => drop(self.0.insert(hash(name), vec![id])),
+        }
+    }
+
+    fn remove(&mut self, name: &str, id: K) {
+        let emptied = self.0.get_mut(hash(name)).is_some_and(|ids| {
+            ids.retain(|other| *other != id);
+            ids.is_empty()
+        });
+        if emptied {
+            self.0.remove(hash(name));
+        }
+    }
+
+    fn candidates(&self, name: &str) -> &[K] {
+        self.0.get(hash(name)).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// A tenant's part of a world. Shares its parts with its clones.
+#[derive(Clone, Debug)]
+pub struct App {
+    row: Arc<AppRow>,
+    attributes: Arc<BTreeMap<AttributeId, Arc<AttributeRow>>>,
+    attribute_names: Arc<BTreeMap<Arc<str>, AttributeId>>,
+    groups: PMap<GroupId, Arc<GroupRow>>,
+    group_names: Names<GroupId>,
+    members: PMap<GroupId, u64>,
+    devices: PMap<DeviceId, Arc<DeviceRow>>,
+    messages: PMap<MessageId, Arc<Message>>,
+    index: Index,
+    records: Records,
+}
+
+impl App {
+    pub(crate) fn new(row: Arc<AppRow>) -> App {
+        App {
+            row,
+            attributes: Arc::default(),
+            attribute_names: Arc::default(),
+            groups: PMap::new(),
+            group_names: Names::new(),
+            members: PMap::new(),
+            devices: PMap::new(),
+            messages: PMap::new(),
+            index: Index::default(),
+            records: Records::default(),
+        }
+    }
+
+    pub fn row(&self) -> &Arc<AppRow> {
+        &self.row
+    }
+
+    pub fn attribute(&self, id: AttributeId) -> Option<&Arc<AttributeRow>> {
+        self.attributes.get(&id)
+    }
+
+    pub fn attribute_by_name(&self, name: &str) -> Option<&Arc<AttributeRow>> {
+        self.attributes.get(self.attribute_names.get(name)?)
+    }
+
+    /// By id.
+    pub fn attributes(&self) -> impl Iterator<Item = &Arc<AttributeRow>> {
+        self.attributes.values()
+    }
+
+    pub fn group(&self, id: GroupId) -> Option<&Arc<GroupRow>> {
+        self.groups.get(id)
+    }
+
+    pub fn group_by_name(&self, name: &str) -> Option<&Arc<GroupRow>> {
+        let ids = self.group_names.candidates(name);
+        ids.iter().filter_map(|id| self.groups.get(*id)).find(|row| &*row.name == name)
+    }
+
+    pub fn groups(&self) -> impl Iterator<Item = &Arc<GroupRow>> {
+        self.groups.values()
+    }
+
+    /// How many devices are in a group.
+    pub fn group_members(&self, id: GroupId) -> u64 {
+        self.members.get(id).copied().unwrap_or(0)
+    }
+
+    pub fn device(&self, id: DeviceId) -> Option<&Arc<DeviceRow>> {
+        self.devices.get(id)
+    }
+
+    pub fn devices(&self) -> impl Iterator<Item = &Arc<DeviceRow>> {
+        self.devices.values()
+    }
+
+    /// In a stable order, which is not that of the ids.
+    pub fn devices_after(&self, after: Option<DeviceId>) -> impl Iterator<Item = &Arc<DeviceRow>> {
+        self.devices.iter_after(after).map(|(_, row)| row)
+    }
+
+    pub fn device_count(&self) -> usize {
+        self.devices.len()
+    }
+
+    pub fn message(&self, id: MessageId) -> Option<&Message> {
+        self.messages.get(id).map(|message| &**message)
+    }
+
+    /// In a stable order, which is not that of the ids.
+    pub fn messages_after(&self, after: Option<MessageId>) -> impl Iterator<Item = &Message> {
+        self.messages.iter_after(after).map(|(_, message)| &**message)
+    }
+
+    pub fn message_count(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// The messages of which a retained revision refers to the attribute.
+    pub fn references_attribute(&self, id: AttributeId) -> Vec<MessageId> {
+        self.referring(|e| e.attributes().binary_search(&id).is_ok())
+    }
+
+    /// The messages of which a retained revision refers to the group.
+    pub fn references_group(&self, id: GroupId) -> Vec<MessageId> {
+        self.referring(|e| e.groups().binary_search(&id).is_ok())
+    }
+
+    fn referring(&self, refers: impl Fn(&carillon_expr::Expression) -> bool) -> Vec<MessageId> {
+        let found = self.messages.iter().filter(|(_, message)| message.expressions().any(&refers));
+        found.map(|(id, _)| id).collect()
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    pub(crate) fn records(&self) -> &Records {
+        &self.records
+    }
+
+    pub(crate) fn put_attribute(&mut self, row: Arc<AttributeRow>) {
+        self.drop_attribute(row.id);
+        Arc::make_mut(&mut self.attribute_names).insert(row.name.clone(), row.id);
+        Arc::make_mut(&mut self.attributes).insert(row.id, row);
+    }
+
+    pub(crate) fn drop_attribute(&mut self, id: AttributeId) {
+        if let Some(row) = Arc::make_mut(&mut self.attributes).remove(&id) {
+            Arc::make_mut(&mut self.attribute_names).remove(&row.name);
+        }
+    }
+
+    pub(crate) fn put_group(&mut self, row: Arc<GroupRow>) {
+        self.drop_group(row.id);
+        self.group_names.add(&row.name, row.id);
+        self.groups.insert(row.id, row);
+    }
+
+    pub(crate) fn drop_group(&mut self, id: GroupId) {
+        if let Some(row) = self.groups.remove(id) {
+            self.group_names.remove(&row.name, id);
+        }
+    }
+
+    pub(crate) fn put_device(&mut self, row: Arc<DeviceRow>) {
+        let before = self.devices.insert(row.id, row.clone());
+        if before.as_ref().is_some_and(|before| before.groups == row.groups) {
+            return;
+        }
+        self.count(before.iter().flat_map(|before| before.groups.iter()), false);
+        self.count(row.groups.iter(), true);
+    }
+
+    pub(crate) fn drop_device(&mut self, id: DeviceId) {
+        let before = self.devices.remove(id);
+        self.count(before.iter().flat_map(|before| before.groups.iter()), false);
+    }
+
+    fn count<'a>(&mut self, groups: impl Iterator<Item = &'a GroupId>, joined: bool) {
+        for group in groups {
+            match self.members.get_mut(*group) {
+                Some(members) if joined => *members += 1,
+                Some(members) if *members > 1 => *members -= 1,
+                Some(_) => drop(self.members.remove(*group)),
+                None if joined => drop(self.members.insert(*group, 1)),
+                None => {}
+            }
+        }
+    }
+
+    /// Puts a message where `before` stood.
+    pub(crate) fn put_message(&mut self, message: Message) -> Option<Arc<Message>> {
+        let id = message.row().id;
+        let before = self.messages.insert(id, Arc::new(message));
+        self.index.replace(id, before.as_deref(), self.messages.get(id).map(|m| &**m));
+        before
+    }
+
+    pub(crate) fn record(&mut self, seq: Seq, id: MessageId) {
+        self.records.push(seq, id);
+    }
+
+    fn revise(&mut self, message: Message, seq: Seq) -> MessageChange {
+        let (id, after) = (message.row().id, message.present().clone());
+        let before = self.put_message(message);
+        self.records.push(seq, id);
+        MessageChange { app: self.row.id, id, before: before.map(|m| m.present().clone()), after }
+    }
+
+    fn purge(&mut self, horizon: Seq) {
+        for id in self.records.purge(horizon) {
+            let Some(before) = self.messages.get(id).cloned() else { continue };
+            let after = before.purged(horizon);
+            self.index.replace(id, Some(&before), after.as_ref());
+            match after {
+                Some(message) => drop(self.messages.insert(id, Arc::new(message))),
+                None => drop(self.messages.remove(id)),
+            }
+        }
+    }
+}
+
+impl Schema for App {
+    fn attribute(&self, name: &str) -> Option<(AttributeId, Type)> {
+        self.attribute_by_name(name).map(|row| (row.id, row.kind))
+    }
+
+    fn attribute_name(&self, id: AttributeId) -> Option<(&str, Type)> {
+        self.attributes.get(&id).map(|row| (&*row.name, row.kind))
+    }
+
+    fn group(&self, name: &str) -> Option<GroupId> {
+        self.group_by_name(name).map(|row| row.id)
+    }
+
+    fn group_name(&self, id: GroupId) -> Option<&str> {
+        self.groups.get(id).map(|row| &*row.name)
+    }
+
+    fn visit_attribute_names(&self, visit: &mut dyn FnMut(&str)) {
+        self.attribute_names.keys().for_each(|name| visit(name));
+    }
+
+    fn visit_group_names(&self, visit: &mut dyn FnMut(&str)) {
+        self.groups.values().for_each(|row| visit(&row.name));
+    }
+}
+
+/// See the module's documentation.
+#[derive(Clone, Debug)]
+pub struct World {
+    shard: ShardId,
+    lineage: Arc<Lineage>,
+    seq: Seq,
+    horizon: Seq,
+    apps: PMap<AppId, Arc<App>>,
+}
+
+impl World {
+    /// A shard to which nothing has happened yet.
+    pub fn empty(shard: ShardId, lineage: Lineage) -> World {
+        World::assembled(shard, lineage, Seq::ZERO, Seq::ZERO, PMap::new())
+    }
+
+    pub(crate) fn assembled(
+        shard: ShardId,
+        lineage: Lineage,
+        seq: Seq,
+        horizon: Seq,
+        apps: PMap<AppId, Arc<App>>,
+    ) -> World {
+        World { shard, lineage: Arc::new(lineage), seq, horizon, apps }
+    }
+
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Everything up to here is applied.
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// From here on every revision that was in force and every tombstone is known.
+    pub fn horizon(&self) -> Seq {
+        self.horizon
+    }
+
+    pub fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
+    pub fn set_lineage(&mut self, lineage: Lineage) {
+        self.lineage = Arc::new(lineage);
+    }
+
+    pub fn position(&self) -> Position {
+        Position { shard: self.shard, epoch: self.lineage.epoch_at(self.seq), seq: self.seq }
+    }
+
+    pub fn judge(&self, position: Position) -> Judgement {
+        self.lineage.judge(self.seq, position)
+    }
+
+    pub fn app(&self, id: AppId) -> Option<&App> {
+        self.apps.get(id).map(|app| &**app)
+    }
+
+    pub fn apps(&self) -> impl Iterator<Item = &App> {
+        self.apps.values().map(|app| &**app)
+    }
+
+    /// Looks at every app.
+    pub fn app_by_key(&self, publishable_key: &str) -> Option<&App> {
+        self.apps().find(|app| &*app.row.publishable_key == publishable_key)
+    }
+
+    /// Looks at every app.
+    pub fn app_by_name(&self, name: &str) -> Option<&App> {
+        self.apps().find(|app| &*app.row.name == name)
+    }
+
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts { apps: self.apps.len() as u64, devices: 0, messages: 0 };
+        for app in self.apps() {
+            counts.devices += app.devices.len() as u64;
+            counts.messages += app.messages.len() as u64;
+        }
+        counts
+    }
+
+    /// The rows of one partition, by app in a stable order.
+    pub fn partition_rows(&self, partition: Partition) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for app in self.apps() {
+            match partition.slice() {
+                Slice::Schema => {
+                    rows.push(Row::App(app.row.clone()));
+                    rows.extend(app.attributes.values().cloned().map(Row::Attribute));
+                    rows.extend(app.groups.values().cloned().map(Row::Group));
+                }
+                Slice::Messages { prefix, bits } => {
+                    rows.extend(app.messages.prefixed(prefix, bits).map(|(_, message)| {
+                        Row::Message {
+                            row: message.row().clone(),
+                            revisions: message.revisions().iter().map(Revision::record).collect(),
+                        }
+                    }));
+                }
+                Slice::Devices { prefix, bits } => {
+                    rows.extend(
+                        app.devices.prefixed(prefix, bits).map(|(_, row)| Row::Device(row.clone())),
+                    );
+                }
+            }
+        }
+        rows
+    }
+
+    /// Applies the batch that follows.
+    ///
+    /// # Errors
+    /// If it does not follow or does not fit. The world is then half changed: drop it.
+    pub fn apply(&mut self, batch: &Batch) -> Result<Applied, ApplyError> {
+        if batch.first != self.seq.next() {
+            return Err(ApplyError::Gap { expected: self.seq.next(), got: batch.first });
+        }
+        let mut applied = Applied::default();
+        for (seq, change) in batch.numbered() {
+            self.apply_one(seq, change, &mut applied)?;
+            self.seq = seq;
+        }
+        Ok(applied)
+    }
+
+    fn apply_one(
+        &mut self,
+        seq: Seq,
+        change: &Change,
+        applied: &mut Applied,
+    ) -> Result<(), ApplyError> {
+        applied.schema_changed |= change.partition().is_some_and(|partition| partition.get() == 0);
+        match change {
+            Change::App(row) => match self.apps.get_mut(row.id) {
+                Some(app) => Arc::make_mut(app).row = row.clone(),
+                None => drop(self.apps.insert(row.id, Arc::new(App::new(row.clone())))),
+            },
+            Change::Attribute(row) => self.app_mut(row.app)?.put_attribute(row.clone()),
+            Change::AttributeGone { app, id } => self.app_mut(*app)?.drop_attribute(*id),
+            Change::Group(row) => self.app_mut(row.app)?.put_group(row.clone()),
+            Change::GroupGone { app, id } => self.app_mut(*app)?.drop_group(*id),
+            Change::Device(row) => {
+                self.app_mut(row.app)?.put_device(row.clone());
+                applied.devices.push((row.app, row.id));
+            }
+            Change::DeviceGone { app, id } => {
+                self.app_mut(*app)?.drop_device(*id);
+                applied.devices.push((*app, *id));
+            }
+            Change::Message(row) => {
+                let app = self.app_mut(row.app)?;
+                if row.variants.is_empty() {
+                    return Err(ApplyError::EmptyMessage { message: row.id });
+                }
+                let revision = Revision::read(&RevisionRecord::of(row, seq), app, row.id)?;
+                let message = match app.message(row.id) {
+                    Some(message) => message.revised(row.clone(), revision),
+                    None => Message::new(row.clone(), vec![revision]),
+                };
+                applied.messages.push(app.revise(message, seq));
+            }
+            Change::MessageState { app, id, state } => {
+                let app = self.app_mut(*app)?;
+                let message =
+                    app.message(*id).ok_or(ApplyError::UnknownMessage { message: *id })?;
+                let message = message.in_state(*state, seq);
+                applied.messages.push(app.revise(message, seq));
+            }
+            Change::Purge { horizon } => {
+                if *horizon > seq {
+                    return Err(ApplyError::HorizonAhead { horizon: *horizon, seq });
+                }
+                self.horizon = self.horizon.max(*horizon);
+                let ids: Vec<AppId> = self.apps.iter().map(|(id, _)| id).collect();
+                for id in ids {
+                    self.app_mut(id)?.purge(*horizon);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn app_mut(&mut self, id: AppId) -> Result<&mut App, ApplyError> {
+        self.apps.get_mut(id).map(Arc::make_mut).ok_or(ApplyError::UnknownApp { app: id })
+    }
+}
