@@ -2,16 +2,13 @@
 # C compiler. Everything is built in one profile, so that the C libraries build once.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt lint docs
+.PHONY: help test check fmt lint docs
 
 # Where cargo puts what it builds; a variable of the environment wins over the clone's own folder.
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 help: ## What can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
-
-demo: ## The main job: messages find their recipients in a live fleet, and every client is checked
-	cargo run --release --locked -- demo
 
 test: ## All tests, with a MariaDB of their own
 	./scripts/install-test-deps.sh

@@ -276,7 +276,10 @@ fn drop_from(list: &mut Arc<Vec<MessageId>>, id: MessageId) {
 /// Which message changed at which seq, oldest first, from the horizon on. In chunks, so that a clone that changes
 /// copies the list of chunks and one chunk, not a million records.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Records(Arc<Vec<Arc<Vec<(Seq, MessageId)>>>>);
+pub(crate) struct Records(Arc<Vec<RecordChunk>>);
+
+/// Not empty, oldest first.
+type RecordChunk = Arc<Vec<(Seq, MessageId)>>;
 
 const RECORDS_PER_CHUNK: usize = 512;
 

@@ -53,6 +53,11 @@ impl Shard {
         let (history, backups, states) = (HashMap::new(), Vec::new(), BTreeMap::new());
         let mut shard =
             Shard { random, central, behind: None, history, backups, states, epochs: 1, ids: 0 };
+        // The one group that messages name; it never goes.
+        let group =
+            GroupRow { id: GroupId::new(1), app: APP, name: "named".into(), set_by: SetBy::Server };
+        shard.behind = Some(shard.central.apply(vec![Change::Group(Arc::new(group))]));
+        shard.catch_up();
         for _ in 0..shard.random.below(30) {
             shard.commit();
         }
