@@ -1,0 +1,195 @@
+//! The whole path with the real executable: an admin writes, a device has it, through real sockets, TLS and stores.
+//!
+//! `CARILLON_BIN` names the executable; `make test` builds it first.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use carillon_client::{Client, ClientTls, Event, HttpTransport, MessageId};
+use carillon_tests::mariadb::MariaDb;
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// `carillon up`, killed with -9 when dropped.
+struct Tiers {
+    child: Child,
+    admin: String,
+    devices: String,
+    stream: String,
+}
+
+impl Drop for Tiers {
+    fn drop(&mut self) {
+        self.child.kill().expect("kill carillon");
+        self.child.wait().expect("wait for carillon");
+    }
+}
+
+impl Tiers {
+    /// Starts the tiers on these addresses ("127.0.0.1:0" for any) and waits until all listens.
+    fn start(data: &Path, store: Option<&str>, admin: &str, stream: &str, devices: &str) -> Tiers {
+        let binary = std::env::var("CARILLON_BIN")
+            .expect("CARILLON_BIN names the executable; run `make test`");
+        let mut command = Command::new(binary);
+        command.args(["up", "--data", data.to_str().expect("UTF-8")]);
+        command.args(["--central-listen", admin, "--central-stream-listen", stream]);
+        command.args(["--edge-listen", devices, "--edge-ops-listen", "127.0.0.1:0"]);
+        command.args(store.iter().flat_map(|url| ["--central-store", *url]));
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let (mut admin, mut stream, mut devices) = (String::new(), String::new(), String::new());
+        for line in lines.map(|line| line.expect("UTF-8")) {
+            let word = |n: usize| line.split_whitespace().nth(n).unwrap_or_default().to_owned();
+            if line.contains("admin API") {
+                admin = word(2);
+            } else if line.contains("edges  ") {
+                stream = word(1);
+            } else if line.contains("devices  ") {
+                devices = word(1);
+            } else if line.contains("/messages") {
+                return Tiers { child, admin, devices, stream };
+            }
+        }
+        panic!("carillon up ended before it was up");
+    }
+}
+
+fn host(url: &str) -> &str {
+    url.rsplit('/').next().unwrap_or(url)
+}
+
+struct Admin {
+    http: HttpTransport,
+    token: String,
+}
+
+impl Admin {
+    fn new(tiers: &Tiers, data: &Path) -> Admin {
+        let token = std::fs::read_to_string(data.join("admin.token")).expect("the admin's token");
+        let http = HttpTransport::new(tiers.admin.parse().expect("an URL"), None);
+        Admin { http, token: token.trim().to_owned() }
+    }
+
+    async fn call(&mut self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Bearer {}", self.token))
+            .header("content-type", "application/json")
+            .body(Bytes::from(body.map(|body| body.to_string()).unwrap_or_default()))
+            .expect("a request");
+        let answer = self.http.request(request, PATIENCE).await.expect("an answer");
+        let body = serde_json::from_slice(answer.body()).unwrap_or(Value::Null);
+        (answer.status().as_u16(), body)
+    }
+
+    async fn ok(&mut self, method: &str, path: &str, body: Value) -> Value {
+        let (status, answer) = self.call(method, path, Some(body)).await;
+        assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
+        answer
+    }
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_else(|| panic!("{key} in {value}"))
+}
+
+/// Polls until the client holds exactly `want`.
+async fn holds(client: &mut Client, want: &[&str]) {
+    let mut want: Vec<MessageId> = want.iter().map(|id| id.parse().expect("an id")).collect();
+    want.sort();
+    let reached = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let event: Option<Event> = client.next_event().await;
+            assert!(event.is_some(), "the client ended");
+            if client.messages().keys().copied().eq(want.iter().copied()) {
+                return;
+            }
+        }
+    });
+    let timely = reached.await.is_ok();
+    assert!(timely, "wants {want:?}, holds {:?}", client.messages().keys());
+}
+
+async fn whole_path(store: Option<&str>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let any = "127.0.0.1:0";
+    let tiers = Tiers::start(&data, store, any, any, any);
+    let mut admin = Admin::new(&tiers, &data);
+    let app = admin.ok("POST", "/v1/apps", json!({"name": "shop", "environment": "sandbox"})).await;
+    let at = format!("/v1/apps/{}", text(&app, "id"));
+    let declared = json!({"type": "string", "set_by": "device"});
+    admin.ok("PUT", &format!("{at}/attributes/country"), declared).await;
+    admin.ok("POST", &format!("{at}/groups"), json!({"name": "vip", "set_by": "device"})).await;
+
+    let tls =
+        ClientTls::with_roots(&std::fs::read(data.join("ca.pem")).expect("the CA")).expect("PEM");
+    let device = |country: &str, groups: &[&str], seed: u64| {
+        Client::builder()
+            .edges([tiers.devices.as_str()])
+            .app_key(text(&app, "publishable_key"))
+            .tls(tls.clone())
+            .attributes([("country", json!(country))])
+            .groups(groups.iter().copied())
+            .wait(Duration::from_secs(2))
+            .seed(seed)
+            .build()
+            .expect("a client")
+    };
+    let (mut kenyan, mut swede) = (device("KE", &["vip"], 1), device("SE", &[], 2));
+    let messages = format!("{at}/messages");
+    let vip = json!({"to": "#vip and country in (\"KE\", \"NO\")", "body": {"text": "hello"}});
+    let vip = admin.ok("POST", &messages, vip).await;
+    let everyone = admin.ok("POST", &messages, json!({"to": "all", "body": 1})).await;
+    let (vip, everyone) = (text(&vip, "id"), text(&everyone, "id"));
+    holds(&mut kenyan, &[vip, everyone]).await;
+    holds(&mut swede, &[everyone]).await;
+
+    // An edit of the recipients moves the message from one device to the other; a recall takes one from both.
+    let to_swede = json!({"to": "country == \"SE\""});
+    admin.ok("PATCH", &format!("{messages}/{vip}"), to_swede).await;
+    holds(&mut kenyan, &[everyone]).await;
+    holds(&mut swede, &[vip, everyone]).await;
+    admin.ok("POST", &format!("{messages}/{everyone}:recall"), Value::Null).await;
+    holds(&mut kenyan, &[]).await;
+    holds(&mut swede, &[vip]).await;
+
+    // Killed with -9 and started again: what was acknowledged is there, and the same clients go on.
+    let (address, stream, devices) =
+        (host(&tiers.admin).to_owned(), tiers.stream.clone(), tiers.devices.clone());
+    let port = devices.rsplit(':').next().expect("a port").to_owned();
+    drop(tiers);
+    let again = Tiers::start(&data, store, &address, &stream, &format!("127.0.0.1:{port}"));
+    let mut admin = Admin::new(&again, &data);
+    let (status, kept) = admin.call("GET", &format!("{messages}/{vip}"), None).await;
+    assert_eq!((status, text(&kept, "state"), &kept["revision"]), (200, "active", &json!(2)));
+    let last = admin.ok("POST", &messages, json!({"to": "not #vip", "body": "after"})).await;
+    holds(&mut swede, &[vip, text(&last, "id")]).await;
+    holds(&mut kenyan, &[]).await;
+
+    // Bad input is refused and changes nothing.
+    let (status, problem) =
+        admin.call("POST", &messages, Some(json!({"to": "#vap", "body": 1}))).await;
+    assert_eq!((status, text(&problem, "code")), (422, "bad-expression"), "{problem}");
+    let (status, _) = admin.call("GET", "/v1/apps/0000000000000001", None).await;
+    assert_eq!(status, 404);
+    admin.token = "wrong".into();
+    assert_eq!(admin.call("GET", &messages, None).await.0, 401);
+}
+
+#[tokio::test]
+async fn an_admin_writes_and_a_device_has_it_on_sqlite() {
+    whole_path(None).await;
+}
+
+#[tokio::test]
+async fn an_admin_writes_and_a_device_has_it_on_mariadb() {
+    let server = MariaDb::start();
+    whole_path(Some(&server.url("carillon_path"))).await;
+}
