@@ -288,3 +288,6 @@ pub fn raise_floor(lineage: &Lineage, cursor: &Cursor, committed: Position) -> O
     let floor = cursor.floor.filter(|floor| floor.seq >= committed.seq).unwrap_or(committed);
     Some(Cursor { floor: Some(floor), ..*cursor })
 }
+
+#[cfg(test)]
+mod tests;
