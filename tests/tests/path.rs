@@ -39,20 +39,20 @@ impl Tiers {
         command.args(["--central-listen", admin, "--central-stream-listen", stream]);
         command.args(["--edge-listen", devices, "--edge-ops-listen", "127.0.0.1:0"]);
         command.args(store.iter().flat_map(|url| ["--central-store", *url]));
-        let mut child =
-            command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start");
-        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let (mut admin, mut stream, mut devices) = (String::new(), String::new(), String::new());
-        for line in lines.map(|line| line.expect("UTF-8")) {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start");
+        let mut tiers =
+            Tiers { child, admin: String::new(), devices: String::new(), stream: String::new() };
+        let stdout = tiers.child.stdout.take().expect("piped");
+        for line in BufReader::new(stdout).lines().map(|line| line.expect("UTF-8")) {
             let word = |n: usize| line.split_whitespace().nth(n).unwrap_or_default().to_owned();
             if line.contains("admin API") {
-                admin = word(2);
+                tiers.admin = word(2);
             } else if line.contains("edges  ") {
-                stream = word(1);
+                tiers.stream = word(1);
             } else if line.contains("devices  ") {
-                devices = word(1);
+                tiers.devices = word(1);
             } else if line.contains("/messages") {
-                return Tiers { child, admin, devices, stream };
+                return tiers;
             }
         }
         panic!("carillon up ended before it was up");
