@@ -1,3 +1,6 @@
-//! What the tests share: servers to test against. The tests themselves are in `tests/`.
+//! What the tests share: servers to test against and how to talk to them. The tests themselves are in `tests/`.
 
+pub mod admin;
+pub mod cluster;
 pub mod mariadb;
+pub mod process;

@@ -5,14 +5,14 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use crate::process::{dies_with_us, end, free_port, spawn_from_lasting_thread};
 
 /// A loaded machine takes a second or two.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -208,17 +208,6 @@ fn data(folder: &Path) -> PathBuf {
     folder.join("data")
 }
 
-fn end(server: &mut Child) {
-    // Both fail only if it has ended.
-    let _ = server.kill();
-    let _ = server.wait();
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
-}
-
 /// # Panics
 /// If it is not installed.
 fn find(program: &str) -> PathBuf {
@@ -228,29 +217,6 @@ fn find(program: &str) -> PathBuf {
     folders.map(|folder| folder.join(program)).find(|file| file.is_file()).unwrap_or_else(|| {
         panic!("{program} is not installed, and no test goes without it: run scripts/install-test-deps.sh")
     })
-}
-
-/// A command whose process gets SIGKILL when the thread that started it ends.
-fn dies_with_us(program: &Path) -> Command {
-    let setpriv = Path::new("/usr/bin/setpriv");
-    if !setpriv.is_file() {
-        return Command::new(program);
-    }
-    let mut command = Command::new(setpriv);
-    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-    command
-}
-
-/// The parent-death signal goes by threads, so the server's parent is one that lasts as long as the process.
-fn spawn_from_lasting_thread(mut command: Command) -> io::Result<Child> {
-    let (sender, receiver) = mpsc::channel();
-    std::thread::Builder::new().name("mariadbd-parent".to_owned()).spawn(move || {
-        let sent = sender.send(command.spawn());
-        while sent.is_ok() {
-            std::thread::park();
-        }
-    })?;
-    receiver.recv().map_err(io::Error::other)?
 }
 
 /// An initialised data folder beside the test executables, made by whoever comes first.
