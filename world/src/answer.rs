@@ -92,6 +92,19 @@ fn share(id: MessageId, tag: Tag) -> u64 {
 
 /// What `device` should get that presents `cursor`.
 pub fn poll(world: &World, device: &DeviceRow, cursor: &Cursor, limits: &AnswerLimits) -> Outcome {
+    poll_by(world, device, cursor, limits, INDEX_WORTH)
+}
+
+/// From so many changes on, the index is asked instead: its candidates are most often fewer.
+const INDEX_WORTH: usize = 256;
+
+fn poll_by(
+    world: &World,
+    device: &DeviceRow,
+    cursor: &Cursor,
+    limits: &AnswerLimits,
+    index_worth: usize,
+) -> Outcome {
     let judgement = cursor.judge(world);
     if judgement == Judgement::Behind {
         return Outcome::Behind;
@@ -106,7 +119,7 @@ pub fn poll(world: &World, device: &DeviceRow, cursor: &Cursor, limits: &AnswerL
         return unaltered(world, app, device, cursor, held)
             .unwrap_or_else(|| inventory(world, app, device, held, limits));
     }
-    delta(world, app, device, cursor, held, limits)
+    delta(world, app, device, cursor, held, limits, index_worth)
 }
 
 /// A profile change that altered nothing: the client holds exactly H(w), and gets a bookmark.
@@ -192,6 +205,7 @@ fn delta(
     cursor: &Cursor,
     held: Seq,
     limits: &AnswerLimits,
+    index_worth: usize,
 ) -> Outcome {
     let mut news = bookmark(world, None);
     let mut digest = cursor.digest;
@@ -220,7 +234,7 @@ fn delta(
     let records = app.records();
     if records.count_after(held) == 0 {
         // The common case: nothing changed for anybody.
-    } else if records.after(held).take(INDEX_WORTH).count() < INDEX_WORTH {
+    } else if records.after(held).take(index_worth).count() < index_worth {
         let ids: BTreeSet<MessageId> = records.after(held).map(|(_, id)| id).collect();
         ids.into_iter().filter_map(|id| app.message(id)).for_each(&mut look);
     } else {
@@ -241,9 +255,6 @@ fn delta(
         Outcome::Nothing
     }
 }
-
-/// From so many changes on, the index is asked instead: its candidates are most often fewer.
-const INDEX_WORTH: usize = 256;
 
 /// Bodies by id, each judged again for this device.
 pub fn fetch(

@@ -1,7 +1,5 @@
-//! Random histories, one device, several worlds of different age, answers stored, lost and late: what the client holds
-//! when it comes to rest is H of the newest world, computed here by brute force from the whole history.
+mod history;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -24,28 +22,6 @@ impl Random {
     }
 }
 
-/// What the history says: per message its tag, group, negation and whether it is active; and the device's groups.
-#[derive(Clone, Default)]
-struct Truth {
-    messages: BTreeMap<MessageId, (Tag, u64, bool, MessageState)>,
-    groups: Vec<GroupId>,
-}
-
-impl Truth {
-    fn h(&self) -> BTreeMap<MessageId, Tag> {
-        let of =
-            |(id, (tag, group, negated, state)): (&MessageId, &(Tag, u64, bool, MessageState))| {
-                let inside = self.groups.contains(&GroupId::new(*group));
-                (*state == MessageState::Active && inside != *negated).then_some((*id, *tag))
-            };
-        self.messages.iter().filter_map(of).collect()
-    }
-}
-
-fn wire_of(id: MessageId, tag: Tag) -> Bytes {
-    Bytes::from(format!(r#"{{"id":"{id}","tag":"{tag}","pad":"{}"}}"#, "x".repeat(40)))
-}
-
 fn device(groups: &[GroupId], p: Seq) -> Change {
     Change::Device(Arc::new(DeviceRow {
         id: DEVICE,
@@ -60,6 +36,42 @@ fn device(groups: &[GroupId], p: Seq) -> Change {
     }))
 }
 
+/// About 90 bytes on the wire.
+fn message(id: MessageId, to: &str, tag: Tag, state: MessageState, revision: u32) -> Change {
+    let pad = "x".repeat(40);
+    let wire = Bytes::from(format!(r#"{{"id":"{id}","tag":"{tag}","pad":"{pad}"}}"#));
+    Change::Message(Arc::new(MessageRow {
+        id,
+        app: APP,
+        revision,
+        state,
+        to: to.into(),
+        priority: Priority::Normal,
+        collapse_key: None,
+        created_at: Millis(0),
+        not_before: None,
+        expires_at: Millis(9),
+        variants: vec![Variant { selector: None, tag, wire }],
+    }))
+}
+
+fn to_all(id: u64) -> Change {
+    message(MessageId::new(id), "all", Tag::new(id), MessageState::Active, 1)
+}
+
+fn to_group_1(id: u64) -> Change {
+    let to = format!("#:{}", GroupId::new(1));
+    message(MessageId::new(id), &to, Tag::new(id), MessageState::Active, 1)
+}
+
+fn parsed(wire: &Bytes) -> (MessageId, Tag) {
+    let value: Value = serde_json::from_slice(wire).expect("JSON");
+    let id = value["id"].as_str().expect("an id").parse().expect("an id");
+    let tag = u64::from_str_radix(value["tag"].as_str().expect("a tag"), 16).expect("a tag");
+    (id, Tag::new(tag))
+}
+
+/// One app, three groups, and the device in none of them, at seq 5.
 fn start() -> World {
     let epoch = Epoch { number: 1, tag: 1 };
     let line = LineageEntry { epoch, began_after: Seq::ZERO, fork: false };
@@ -83,163 +95,176 @@ fn start() -> World {
     let mut changes = vec![Change::App(Arc::new(app))];
     changes.extend((0..3).map(group));
     changes.push(device(&[], Seq::new(5)));
-    world.apply(&Batch { first: Seq::new(1), changes }).expect("fits");
+    commit(&mut world, changes);
     world
 }
 
-fn random_change(random: &mut Random, truth: &mut Truth, seq: Seq) -> Change {
-    match random.below(10) {
-        0..2 => {
-            truth.groups = (0..3).filter(|_| random.below(2) == 0).map(GroupId::new).collect();
-            device(&truth.groups, seq)
-        }
-        2 if seq.get() > 12 => Change::Purge { horizon: Seq::new(seq.get() - 1 - random.below(6)) },
-        3..5 if truth.messages.values().any(|m| m.3 == MessageState::Active) => {
-            let (id, message) = truth
-                .messages
-                .iter_mut()
-                .find(|(_, m)| m.3 == MessageState::Active)
-                .expect("there is one");
-            message.3 =
-                if random.below(2) == 0 { MessageState::Recalled } else { MessageState::Expired };
-            Change::MessageState { app: APP, id: *id, state: message.3 }
-        }
-        _ => {
-            let edits =
-                truth.messages.iter().find(|(_, m)| m.3 == MessageState::Active).map(|(id, _)| *id);
-            let id =
-                edits.filter(|_| random.below(2) == 0).unwrap_or_else(|| MessageId::new(seq.get()));
-            let kept = truth.messages.get(&id).map(|m| m.0).filter(|_| random.below(3) == 0);
-            let tag = kept.unwrap_or(Tag::new(seq.get()));
-            let (group, negated) = (random.below(3), random.below(4) == 0);
-            truth.messages.insert(id, (tag, group, negated, MessageState::Active));
-            let to = format!("{}#:{}", if negated { "not " } else { "" }, GroupId::new(group));
-            Change::Message(Arc::new(MessageRow {
-                id,
-                app: APP,
-                revision: 1,
-                state: MessageState::Active,
-                to: to.into(),
-                priority: Priority::Normal,
-                collapse_key: None,
-                created_at: Millis(0),
-                not_before: None,
-                expires_at: Millis(9),
-                variants: vec![Variant { selector: None, tag, wire: wire_of(id, tag) }],
-            }))
-        }
+fn commit(world: &mut World, changes: Vec<Change>) {
+    world.apply(&Batch { first: world.seq().next(), changes }).expect("fits");
+}
+
+fn asked(world: &World, cursor: &Cursor) -> Outcome {
+    let row = world.app(APP).and_then(|app| app.device(DEVICE)).expect("it is there");
+    poll(world, row, cursor, &AnswerLimits::default())
+}
+
+fn news(world: &World, cursor: &Cursor) -> News {
+    match asked(world, cursor) {
+        Outcome::News(news) => news,
+        other => panic!("{other:?}"),
     }
 }
 
-struct Client {
-    held: BTreeMap<MessageId, Tag>,
-    cursor: Cursor,
-}
-
-fn parsed(wire: &Bytes) -> (MessageId, Tag) {
-    let value: Value = serde_json::from_slice(wire).expect("JSON");
-    let id = value["id"].as_str().expect("an id").parse().expect("an id");
-    let tag = u64::from_str_radix(value["tag"].as_str().expect("a tag"), 16).expect("a tag");
-    (id, Tag::new(tag))
-}
-
-impl Client {
-    /// Stores an answer whole, fetching what it lacks from `world`; drops it if that world is behind.
-    fn store(&mut self, news: News, world: &World, limits: &AnswerLimits) {
-        let mut next = self.held.clone();
-        next.extend(news.messages.iter().map(parsed));
-        next.retain(|id, _| !news.gone.contains(id));
-        let mut cursor = news.cursor;
-        if let Some(all) = news.inventory {
-            next.retain(|id, _| all.iter().any(|(other, _)| other == id));
-            let mut lacking: Vec<MessageId> = all
-                .iter()
-                .filter(|(id, tag)| next.get(id) != Some(tag))
-                .map(|(id, _)| *id)
-                .collect();
-            while !lacking.is_empty() {
-                let device =
-                    world.app(APP).and_then(|app| app.device(DEVICE)).expect("it is there");
-                let Fetched::Bodies { messages, gone, cursor: raised } =
-                    fetch(world, device, &cursor, &lacking, limits)
-                else {
-                    return;
-                };
-                assert!(!messages.is_empty() || !gone.is_empty(), "a fetch gets on");
-                cursor = raised;
-                let got: Vec<(MessageId, Tag)> = messages.iter().map(parsed).collect();
-                lacking
-                    .retain(|id| !gone.contains(id) && !got.iter().any(|(other, _)| other == id));
-                next.extend(got);
-            }
-        }
-        (self.held, self.cursor) = (next, cursor);
+/// A cursor at `world` with nothing outstanding.
+fn settled(world: &World) -> Cursor {
+    let mut cursor = Cursor::EMPTY;
+    while let Outcome::News(news) = asked(world, &cursor) {
+        cursor = news.cursor;
     }
+    cursor
 }
 
-/// Returns how many deltas, inventories and bookmarks were seen.
-fn run(seed: u64) -> [u64; 3] {
-    let mut random = Random(seed);
-    let (mut truth, mut worlds) = (Truth::default(), vec![start()]);
-    let limits = AnswerLimits { bytes_max: 300, bookmark_changes: 20 };
-    let mut client = Client { held: BTreeMap::new(), cursor: Cursor::EMPTY };
-    let mut seen = [0; 3];
-    let mut step = |client: &mut Client, world: &World, fetched_from: &World, lost: bool| {
-        let device = world.app(APP).and_then(|app| app.device(DEVICE)).expect("it is there");
-        match poll(world, device, &client.cursor, &limits) {
-            Outcome::Behind => {
-                assert!(client.cursor.floor.is_some_and(|f| f.seq > world.seq()), "P4")
-            }
-            Outcome::Nothing => return true,
-            Outcome::News(news) => {
-                let empty = news.messages.is_empty() && news.gone.is_empty();
-                seen[if news.inventory.is_some() {
-                    1
-                } else if empty {
-                    2
-                } else {
-                    0
-                }] += 1;
-                if !lost {
-                    client.store(news, fetched_from, &limits);
-                }
-            }
-        }
-        false
-    };
-    for _ in 0..60 {
-        let mut world = worlds.last().expect("one").clone();
-        let mut changes = Vec::new();
-        for k in 0..1 + random.below(3) {
-            changes.push(random_change(&mut random, &mut truth, world.seq().plus(k + 1)));
-        }
-        world.apply(&Batch { first: world.seq().next(), changes }).expect("fits");
-        worlds.push(world);
-        let recent = |random: &mut Random| {
-            let back = random.below(4.min(worlds.len() as u64)) as usize;
-            worlds[worlds.len() - 1 - back].clone()
-        };
-        let (world, other) = (recent(&mut random), recent(&mut random));
-        let lost = random.below(4) == 0;
-        if random.below(2) == 0 {
-            step(&mut client, &world, &other, lost);
-        }
-    }
-    let newest = worlds.last().expect("one");
-    let rested = (0..100).any(|_| step(&mut client, newest, newest, false));
-    assert!(rested, "seed {seed}: never at rest");
-    assert_eq!(client.held, truth.h(), "seed {seed}");
-    seen
+fn ids(news: &News) -> Vec<u64> {
+    news.messages.iter().map(|wire| parsed(wire).0.get()).collect()
 }
 
 #[test]
-fn a_client_at_rest_holds_exactly_h_of_the_newest_world() {
-    let mut seen = [0; 3];
-    for seed in 0..3_000 {
-        let one = run(seed);
-        (0..3).for_each(|kind| seen[kind] += one[kind]);
+fn news_make_a_fresh_cursor_and_who_shows_it_gets_one_that_is_not() {
+    let mut world = start();
+    let cursor = settled(&world);
+    commit(&mut world, vec![to_all(10)]);
+    let first = news(&world, &cursor);
+    assert_eq!((ids(&first), first.cursor.fresh), (vec![10], true));
+    let second = news(&world, &first.cursor);
+    assert_eq!((ids(&second), second.gone.len(), second.cursor.fresh), (vec![], 0, false));
+    assert_eq!(asked(&world, &second.cursor), Outcome::Nothing);
+}
+
+#[test]
+fn a_cursor_that_lags_by_more_than_a_thousand_changes_gets_a_bookmark_and_not_before() {
+    let mut world = start();
+    let cursor = settled(&world);
+    for id in 0..1_000 {
+        commit(&mut world, vec![to_group_1(id + 100)]);
     }
-    assert!(seen.iter().all(|count| *count > 1_000), "deltas, inventories, bookmarks: {seen:?}");
+    assert_eq!(asked(&world, &cursor), Outcome::Nothing);
+    commit(&mut world, vec![to_group_1(5_000)]);
+    let bookmark = news(&world, &cursor);
+    assert_eq!((ids(&bookmark), bookmark.inventory.as_ref()), (vec![], None));
+    assert_eq!(bookmark.cursor.held, Some(world.position()));
+    assert!(!bookmark.cursor.fresh);
+}
+
+#[test]
+fn a_cursor_that_lags_by_a_quarter_of_the_horizon_gets_a_bookmark() {
+    let mut world = start();
+    for id in 0..100 {
+        commit(&mut world, vec![to_group_1(id + 100)]);
+    }
+    commit(&mut world, vec![Change::Purge { horizon: Seq::new(26) }]);
+    let cursor = settled(&world);
+    // The head is 106, so a quarter of what lies above the horizon is 20, and grows by one in four.
+    for id in 0..26 {
+        commit(&mut world, vec![to_group_1(id + 1_000)]);
+        assert_eq!(asked(&world, &cursor), Outcome::Nothing, "{id}");
+    }
+    commit(&mut world, vec![to_group_1(2_000)]);
+    assert_eq!(news(&world, &cursor).cursor.held, Some(world.position()));
+}
+
+#[test]
+fn a_revision_that_came_and_went_moves_the_cursor_at_once() {
+    let mut world = start();
+    let cursor = settled(&world);
+    commit(&mut world, vec![to_all(10)]);
+    let state = MessageState::Recalled;
+    commit(&mut world, vec![Change::MessageState { app: APP, id: MessageId::new(10), state }]);
+    let bookmark = news(&world, &cursor);
+    assert_eq!((ids(&bookmark), bookmark.gone.len()), (vec![], 0), "it never had it");
+    assert_eq!(bookmark.cursor.held, Some(world.position()));
+}
+
+#[test]
+fn a_profile_change_that_alters_nothing_is_a_bookmark_and_one_that_does_an_inventory() {
+    let mut world = start();
+    commit(&mut world, vec![to_all(10), to_group_1(11)]);
+    let cursor = settled(&world);
+    let p = world.seq().next();
+    commit(&mut world, vec![device(&[GroupId::new(2)], p)]);
+    let unaltered = news(&world, &cursor);
+    assert_eq!((unaltered.inventory.as_ref(), ids(&unaltered)), (None, vec![]));
+    let blind = Cursor { digest: None, ..cursor };
+    assert!(news(&world, &blind).inventory.is_some(), "without a digest nobody can tell");
+    let p = world.seq().next();
+    commit(&mut world, vec![device(&[GroupId::new(1)], p)]);
+    let altered = news(&world, &cursor);
+    assert_eq!(altered.inventory.as_ref().map(Vec::len), Some(2));
+    assert_eq!(ids(&altered), Vec::<u64>::new(), "neither changed after what is held: to fetch");
+}
+
+#[test]
+fn a_delta_that_is_too_large_is_an_inventory_with_some_of_the_bodies() {
+    let mut world = start();
+    let cursor = settled(&world);
+    commit(&mut world, (0..10).map(|id| to_all(id + 100)).collect());
+    let row = world.app(APP).and_then(|app| app.device(DEVICE)).expect("it is there");
+    let of = |bytes_max| {
+        let limits = AnswerLimits { bytes_max, ..AnswerLimits::default() };
+        match poll(&world, row, &cursor, &limits) {
+            Outcome::News(news) => news,
+            other => panic!("{other:?}"),
+        }
+    };
+    let all: usize = of(usize::MAX).messages.iter().map(Bytes::len).sum();
+    assert!(of(all).inventory.is_none(), "what fits exactly is a delta");
+    let cut = of(all - 1);
+    assert_eq!((cut.inventory.as_ref().map(Vec::len), cut.messages.len()), (Some(10), 9));
+    assert_eq!(of(0).messages.len(), 1, "one body always goes");
+}
+
+#[test]
+fn a_fetch_stops_at_its_bytes_after_one_body_at_least_and_names_what_is_gone() {
+    let mut world = start();
+    commit(&mut world, vec![to_all(10), to_all(11), to_group_1(12), to_all(13)]);
+    let cursor = settled(&world);
+    let row = world.app(APP).and_then(|app| app.device(DEVICE)).expect("it is there");
+    let wanted = [12, 99, 10, 11, 13].map(MessageId::new);
+    let of = |bytes_max| {
+        let limits = AnswerLimits { bytes_max, ..AnswerLimits::default() };
+        match fetch(&world, row, &cursor, &wanted, &limits) {
+            Fetched::Bodies { messages, gone, .. } => {
+                let ids: Vec<u64> = messages.iter().map(|wire| parsed(wire).0.get()).collect();
+                (ids, gone.iter().map(|id| id.get()).collect::<Vec<u64>>())
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(of(usize::MAX), (vec![10, 11, 13], vec![12, 99]), "unknown and not addressed alike");
+    assert_eq!(of(0), (vec![10], vec![12, 99]), "the others are asked again");
+}
+
+#[test]
+fn behind_outranks_reset() {
+    let world = start();
+    let cut = Position { epoch: Epoch { number: 1, tag: 9 }, ..world.position() };
+    let ahead = Position { seq: world.seq().next(), ..world.position() };
+    let cursor = |held, floor| Cursor { held: Some(held), floor: Some(floor), ..Cursor::EMPTY };
+    assert_eq!(asked(&world, &cursor(cut, ahead)), Outcome::Behind);
+    assert_eq!(asked(&world, &cursor(ahead, cut)), Outcome::Behind);
+    assert!(news(&world, &cursor(world.position(), cut)).inventory.is_some());
+    let row = world.app(APP).and_then(|app| app.device(DEVICE)).expect("it is there");
+    let fetched = |cursor| fetch(&world, row, &cursor, &[], &AnswerLimits::default());
+    assert_eq!(fetched(cursor(cut, ahead)), Fetched::Behind);
+    assert_eq!(fetched(cursor(world.position(), cut)), Fetched::Reset);
+}
+
+#[test]
+fn what_is_cut_off_is_no_reason_to_keep_bodies_back() {
+    let mut world = start();
+    commit(&mut world, vec![to_all(10)]);
+    let cut = Position { epoch: Epoch { number: 1, tag: 9 }, ..world.position() };
+    let cursor = Cursor { held: Some(cut), floor: Some(cut), ..Cursor::EMPTY };
+    assert_eq!(ids(&news(&world, &cursor)), [10], "the seq of another branch says nothing here");
 }
 
 #[test]
@@ -253,4 +278,6 @@ fn a_write_raises_the_floor_alone_and_a_cut_off_cursor_gets_none_back() {
     assert_eq!(lower, cursor, "a floor never sinks");
     let cut = Position { epoch: Epoch { number: 1, tag: 2 }, ..at(2) };
     assert_eq!(raise_floor(world.lineage(), &Cursor { held: Some(cut), ..cursor }, at(9)), None);
+    assert_eq!(raise_floor(world.lineage(), &Cursor { floor: Some(cut), ..cursor }, at(9)), None);
+    assert_eq!(raise_floor(world.lineage(), &cursor, cut), None, "a write that was lost again");
 }

@@ -1,0 +1,428 @@
+//! Random histories of one device: several edges of different age, some on a branch that a restore cut off; answers
+//! stored, lost, late and repeated; fetches from other edges; writes of the device's own. Whatever is answered is compared with
+//! what the history says, by brute force and without the world's own bookkeeping.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+/// "one of these", or "all of these": (group, negated).
+#[derive(Clone, Debug)]
+struct To {
+    any: bool,
+    literals: Vec<(u64, bool)>,
+}
+
+impl To {
+    fn random(random: &mut Random) -> To {
+        let literals =
+            (0..1 + random.below(2)).map(|_| (random.below(3), random.below(4) == 0)).collect();
+        To { any: random.below(2) == 0, literals }
+    }
+
+    fn text(&self) -> String {
+        let literal = |&(group, negated): &(u64, bool)| {
+            format!("{}#:{}", if negated { "not " } else { "" }, GroupId::new(group))
+        };
+        let parts: Vec<String> = self.literals.iter().map(literal).collect();
+        parts.join(if self.any { " or " } else { " and " })
+    }
+
+    fn holds(&self, groups: &[GroupId]) -> bool {
+        let literal =
+            |&(group, negated): &(u64, bool)| groups.contains(&GroupId::new(group)) != negated;
+        if self.any { self.literals.iter().any(literal) } else { self.literals.iter().all(literal) }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Told {
+    tag: Tag,
+    to: To,
+    state: MessageState,
+    revision: u32,
+}
+
+type Held = BTreeMap<MessageId, Tag>;
+
+/// What the history says at one moment.
+#[derive(Clone, Debug, Default)]
+struct Truth {
+    messages: BTreeMap<MessageId, Told>,
+    groups: Vec<GroupId>,
+    /// Every revision that was ever active: when, and to whom.
+    active: Vec<(Seq, To)>,
+}
+
+impl Truth {
+    fn h(&self) -> Held {
+        let active =
+            |told: &Told| told.state == MessageState::Active && told.to.holds(&self.groups);
+        self.messages
+            .iter()
+            .filter(|(_, told)| active(told))
+            .map(|(id, told)| (*id, told.tag))
+            .collect()
+    }
+
+    fn change(&mut self, random: &mut Random, seq: Seq) -> Change {
+        let change = self.draw(random, seq);
+        let id = match &change {
+            Change::Message(row) => Some(row.id),
+            Change::MessageState { id, .. } => Some(*id),
+            _ => None,
+        };
+        if let Some(told) = id.map(|id| &self.messages[&id])
+            && told.state == MessageState::Active
+        {
+            self.active.push((seq, told.to.clone()));
+        }
+        change
+    }
+
+    /// One that is in one of `states`, if there is one.
+    fn pick(&self, random: &mut Random, states: &[MessageState]) -> Option<MessageId> {
+        let fits: Vec<MessageId> = self
+            .messages
+            .iter()
+            .filter(|(_, told)| states.contains(&told.state))
+            .map(|(id, _)| *id)
+            .collect();
+        (!fits.is_empty()).then(|| fits[random.below(fits.len() as u64) as usize])
+    }
+
+    fn draw(&mut self, random: &mut Random, seq: Seq) -> Change {
+        use MessageState::{Active, Expired, Recalled, Scheduled};
+        match random.below(12) {
+            0..2 => return self.regroup(random, seq),
+            2 if seq.get() > 12 => {
+                return Change::Purge { horizon: Seq::new(seq.get() - 1 - random.below(6)) };
+            }
+            3..6 => {
+                if let Some(id) = self.pick(random, &[Active, Scheduled]) {
+                    let told = self.messages.get_mut(&id).expect("it was picked");
+                    told.state = match (told.state, random.below(3)) {
+                        (Scheduled, 0 | 1) => Active,
+                        (_, 0) => Expired,
+                        _ => Recalled,
+                    };
+                    return Change::MessageState { app: APP, id, state: told.state };
+                }
+            }
+            _ => {}
+        }
+        let edited = self.pick(random, &[Active, Scheduled]).filter(|_| random.below(2) == 0);
+        let id = edited.unwrap_or_else(|| MessageId::new(seq.get()));
+        let before = self.messages.get(&id);
+        let told = Told {
+            // Half of the edits change the recipients alone.
+            tag: before
+                .filter(|_| random.below(2) == 0)
+                .map_or(Tag::new(seq.get()), |told| told.tag),
+            to: To::random(random),
+            state: before
+                .map_or(if random.below(4) == 0 { Scheduled } else { Active }, |told| told.state),
+            revision: before.map_or(1, |told| told.revision + 1),
+        };
+        let change = message(id, &told.to.text(), told.tag, told.state, told.revision);
+        self.messages.insert(id, told);
+        change
+    }
+
+    fn regroup(&mut self, random: &mut Random, seq: Seq) -> Change {
+        self.groups = (0..3).filter(|_| random.below(2) == 0).map(GroupId::new).collect();
+        device(&self.groups, seq)
+    }
+}
+
+/// The shard at one moment, and the moment before it. A restore makes branches.
+struct Moment {
+    world: World,
+    truth: Truth,
+    parent: Option<usize>,
+}
+
+struct History {
+    moments: Vec<Moment>,
+    head: usize,
+    epoch: u64,
+}
+
+impl History {
+    fn new() -> History {
+        let first = Moment { world: start(), truth: Truth::default(), parent: None };
+        History { moments: vec![first], head: 0, epoch: 1 }
+    }
+
+    fn add(&mut self, world: World, truth: Truth, parent: usize) {
+        self.moments.push(Moment { world, truth, parent: Some(parent) });
+        self.head = self.moments.len() - 1;
+    }
+
+    fn commit(&mut self, mut change: impl FnMut(&mut Truth, Seq) -> Change, changes: u64) {
+        let Moment { world, truth, .. } = &self.moments[self.head];
+        let (mut world, mut truth) = (world.clone(), truth.clone());
+        let first = world.seq().next();
+        let changes = (0..changes).map(|k| change(&mut truth, first.plus(k))).collect();
+        world.apply(&Batch { first, changes }).expect("fits");
+        self.add(world, truth, self.head);
+    }
+
+    /// An owner opens the shard: where it was, or where it was `back` moments ago.
+    fn open(&mut self, back: u64) {
+        let parent = (0..back).fold(self.head, |at, _| self.moments[at].parent.unwrap_or(at));
+        let Moment { world, truth, .. } = &self.moments[parent];
+        let (mut world, truth) = (world.clone(), truth.clone());
+        self.epoch += 1;
+        let mut lineage = world.lineage().clone();
+        let epoch = Epoch { number: self.epoch, tag: self.epoch * 7 };
+        let line = LineageEntry { epoch, began_after: world.seq(), fork: back > 0 };
+        lineage.push(line).expect("a later epoch");
+        world.set_lineage(lineage);
+        self.add(world, truth, parent);
+    }
+
+    /// The moment of `position` in the past of `at`, if it is there.
+    fn find(&self, position: Position, at: usize) -> Option<usize> {
+        std::iter::successors(Some(at), |at| self.moments[*at].parent)
+            .find(|at| self.moments[*at].world.position() == position)
+    }
+
+    /// A recent moment, of whatever branch: the world of an edge that may lag or not have heard of a restore.
+    fn some_edge(&self, random: &mut Random) -> usize {
+        self.moments.len() - 1 - random.below(5.min(self.moments.len() as u64)) as usize
+    }
+}
+
+fn digest(held: &Held) -> u64 {
+    held.iter().fold(0, |sum, (id, tag)| sum.wrapping_add(share(*id, *tag)))
+}
+
+struct Client {
+    held: Held,
+    cursor: Cursor,
+    /// Bodies were fetched from another world than that of the inventory.
+    mixed: bool,
+}
+
+/// Polls, and checks the answer against the history. `None`: the edge is behind.
+fn ask(
+    history: &History,
+    client: &Client,
+    at: usize,
+    limits: &AnswerLimits,
+    index_worth: usize,
+) -> Option<Outcome> {
+    let Moment { world, truth, .. } = &history.moments[at];
+    let device = world.app(APP).and_then(|app| app.device(DEVICE)).expect("it is there");
+    let cursor = &client.cursor;
+    let outcome = poll_by(world, device, cursor, limits, index_worth);
+    let shown: Vec<Position> = [cursor.held, cursor.floor].into_iter().flatten().collect();
+    let past = shown.iter().all(|position| history.find(*position, at).is_some());
+    let later = shown.iter().any(|position| {
+        history.find(*position, at).is_none()
+            && history.find(world.position(), history.head).is_some()
+            && history.find(*position, history.head).is_some()
+    });
+    assert!(!later || outcome == Outcome::Behind, "P4: answered from before what was seen");
+    let h = truth.h();
+    match &outcome {
+        Outcome::Behind => {
+            assert!(!past, "an edge that has all that was seen answers");
+            assert!(at != history.head, "the newest world is never behind");
+            return None;
+        }
+        Outcome::Nothing => {
+            assert!(past && !cursor.fresh, "a bookmark is due");
+            let held = cursor.held.expect("an empty store gets an inventory").seq;
+            let told = truth.active.iter().filter(|(seq, _)| *seq > held);
+            assert!(
+                !told.into_iter().any(|(_, to)| to.holds(&truth.groups)),
+                "what addressed the device moves its cursor"
+            );
+            assert!(client.mixed || client.held == h, "P1: 204 is said to who lacks something");
+        }
+        Outcome::News(news) => {
+            assert_eq!(news.cursor.held, Some(world.position()));
+            assert_eq!(news.cursor.floor, Some(world.position()));
+            for (id, tag) in news.messages.iter().map(parsed) {
+                assert_eq!(h.get(&id), Some(&tag), "P8");
+            }
+            let bytes: usize = news.messages.iter().map(Bytes::len).sum();
+            assert!(bytes <= limits.bytes_max || news.messages.len() == 1, "P6: {bytes}");
+            match &news.inventory {
+                Some(all) => assert_eq!(all.iter().copied().collect::<Held>(), h),
+                None => {
+                    assert!(past, "a delta from what was cut off");
+                    let held = history.find(cursor.held.expect("a delta"), at).expect("the past");
+                    let before = history.moments[held].truth.h();
+                    for id in &news.gone {
+                        assert!(before.contains_key(id), "P8: told of what it never had");
+                        assert!(!h.contains_key(id), "gone, though it has it");
+                    }
+                }
+            }
+            let empty = news.messages.is_empty()
+                && news.gone.is_empty()
+                && news.inventory.as_ref().is_none_or(Vec::is_empty);
+            assert_eq!(news.cursor.fresh, !empty);
+            assert!(news.cursor.digest.is_none_or(|sum| sum == digest(&h)), "the digest of H(w)");
+        }
+    }
+    Some(outcome)
+}
+
+impl Client {
+    /// Stores an answer of the edge `at` whole, fetching what it lacks from the edge `other`; drops it if that one
+    /// cannot answer.
+    fn store(
+        &mut self,
+        history: &History,
+        news: News,
+        at: usize,
+        other: usize,
+        limits: &AnswerLimits,
+    ) {
+        let Moment { world, truth, .. } = &history.moments[other];
+        let (mut next, mut cursor) = (self.held.clone(), news.cursor);
+        next.extend(news.messages.iter().map(parsed));
+        next.retain(|id, _| !news.gone.contains(id));
+        let mut mixed = self.mixed && news.inventory.is_none();
+        if let Some(all) = &news.inventory {
+            next.retain(|id, _| all.iter().any(|(other, _)| other == id));
+            let lacks = |(id, tag): &&(MessageId, Tag)| next.get(id) != Some(tag);
+            let mut lacking: Vec<MessageId> = all.iter().filter(lacks).map(|(id, _)| *id).collect();
+            while !lacking.is_empty() {
+                let row = world.app(APP).and_then(|app| app.device(DEVICE)).expect("it is there");
+                let fetched = fetch(world, row, &cursor, &lacking, limits);
+                let past = [cursor.held, cursor.floor].into_iter().flatten();
+                let past = past.into_iter().all(|at| history.find(at, other).is_some());
+                let Fetched::Bodies { messages, gone, cursor: raised } = fetched else {
+                    assert!(!past, "an edge that has all that was seen gives bodies");
+                    return;
+                };
+                assert!(past, "bodies from a world that lacks what was seen");
+                assert!(!messages.is_empty() || !gone.is_empty(), "a fetch gets on");
+                let same = cursor.held == Some(world.position());
+                assert_eq!(raised.floor, Some(world.position()));
+                assert_eq!(raised.digest, cursor.digest.filter(|_| same));
+                mixed |= !same;
+                cursor = raised;
+                let h = truth.h();
+                assert!(gone.iter().all(|id| lacking.contains(id) && !h.contains_key(id)));
+                let got: Held = messages.iter().map(parsed).collect();
+                assert!(got.iter().all(|(id, tag)| lacking.contains(id) && h.get(id) == Some(tag)));
+                let bytes: usize = messages.iter().map(Bytes::len).sum();
+                assert!(bytes <= limits.bytes_max || messages.len() == 1, "P6: {bytes}");
+                lacking.retain(|id| !gone.contains(id) && !got.contains_key(id));
+                next.extend(got);
+            }
+        }
+        (self.held, self.cursor, self.mixed) = (next, cursor, mixed);
+        let had_all = self.mixed || self.held == history.moments[at].truth.h();
+        assert!(had_all, "P1: what was stored is not H");
+    }
+
+    /// The device changes its profile through the edge `at`; half of the answers are lost.
+    fn write(&mut self, history: &History, at: usize, lost: bool) {
+        let committed = history.moments[history.head].world.position();
+        let lineage = history.moments[at].world.lineage();
+        let raised = raise_floor(lineage, &self.cursor, committed);
+        if at == history.head {
+            let shown = [self.cursor.held, self.cursor.floor].into_iter().flatten();
+            let known = shown.into_iter().all(|position| history.find(position, at).is_some());
+            assert_eq!(raised.is_some(), known, "no cursor for one that is cut off");
+        }
+        if let Some(raised) = raised.filter(|_| !lost) {
+            assert_eq!((raised.floor, raised.held), (Some(committed), self.cursor.held));
+            self.cursor = raised;
+        }
+    }
+}
+
+/// Counts deltas, inventories, bookmarks, waits and 204s.
+fn run(seed: u64, seen: &mut [u64; 5]) {
+    let mut random = Random(seed);
+    let mut history = History::new();
+    let limits = AnswerLimits { bytes_max: 300, bookmark_changes: 20 };
+    let index_worth = [0, 2, usize::MAX][(seed % 3) as usize];
+    let mut client = Client { held: Held::new(), cursor: Cursor::EMPTY, mixed: false };
+    let mut flying: Vec<(Cursor, News, usize)> = Vec::new();
+    for _ in 0..60 {
+        match random.below(24) {
+            0 => history.open(0),
+            1 => history.open(1 + random.below(5)),
+            2..5 => {
+                history.commit(|truth, seq| truth.regroup(&mut random, seq), 1);
+                let at =
+                    if random.below(3) > 0 { history.head } else { history.some_edge(&mut random) };
+                client.write(&history, at, random.below(2) == 0);
+            }
+            _ => {
+                let changes = 1 + random.below(3);
+                history.commit(|truth, seq| truth.change(&mut random, seq), changes);
+            }
+        }
+        if random.below(2) == 0 {
+            let at = history.some_edge(&mut random);
+            let outcome = ask(&history, &client, at, &limits, index_worth);
+            seen[kind(outcome.as_ref())] += 1;
+            if let Some(Outcome::News(news)) = outcome {
+                let other = if random.below(2) == 0 { at } else { history.some_edge(&mut random) };
+                match random.below(4) {
+                    0 => flying.push((client.cursor, news, at)),
+                    1 => {
+                        flying.push((client.cursor, news.clone(), at));
+                        client.store(&history, news, at, other, &limits);
+                    }
+                    _ => client.store(&history, news, at, other, &limits),
+                }
+            }
+        }
+        if !flying.is_empty() && random.below(3) == 0 {
+            let late = flying.swap_remove(random.below(flying.len() as u64) as usize);
+            let (after, news, at) = late;
+            if after == client.cursor {
+                let other = history.some_edge(&mut random);
+                client.store(&history, news, at, other, &limits);
+            }
+        }
+    }
+    let head = history.head;
+    for _ in 0..100 {
+        match ask(&history, &client, head, &limits, index_worth) {
+            Some(Outcome::News(news)) => client.store(&history, news, head, head, &limits),
+            Some(Outcome::Nothing) => {
+                assert_eq!(client.held, history.moments[head].truth.h(), "P1");
+                return;
+            }
+            Some(Outcome::Behind) | None => unreachable!("the newest world is never behind"),
+        }
+    }
+    panic!("never at rest");
+}
+
+fn kind(outcome: Option<&Outcome>) -> usize {
+    match outcome {
+        Some(Outcome::News(news)) if news.inventory.is_some() => 1,
+        Some(Outcome::News(news)) if news.cursor.fresh => 0,
+        Some(Outcome::News(_)) => 2,
+        Some(Outcome::Behind) | None => 3,
+        Some(Outcome::Nothing) => 4,
+    }
+}
+
+#[test]
+fn every_answer_is_what_the_history_says_and_a_client_at_rest_holds_h() {
+    let mut seen = [0; 5];
+    for seed in 0..3_000 {
+        let outcome = std::panic::catch_unwind(|| {
+            let mut seen = [0; 5];
+            run(seed, &mut seen);
+            seen
+        });
+        let Ok(one) = outcome else { panic!("seed {seed}: see above") };
+        (0..5).for_each(|kind| seen[kind] += one[kind]);
+    }
+    assert!(seen.iter().all(|count| *count > 1_000), "deltas, inventories, …: {seen:?}");
+}
