@@ -42,6 +42,7 @@ pub(crate) struct Metrics {
     pub(crate) batch_changes: Histogram,
     pub(crate) writes_pending: Gauge,
     pub(crate) store_up: Gauge,
+    pub(crate) store_durable: Gauge,
     pub(crate) clock_jumped: Gauge,
     pub(crate) head: Gauge,
     pub(crate) horizon: Gauge,
@@ -65,6 +66,7 @@ impl Metrics {
             batch_changes: Histogram::new(exponential_buckets(1.0, 2.0, 13)),
             writes_pending: Gauge::default(),
             store_up: Gauge::default(),
+            store_durable: Gauge::default(),
             clock_jumped: Gauge::default(),
             head: Gauge::default(),
             horizon: Gauge::default(),
@@ -87,6 +89,11 @@ impl Metrics {
         r.register_with_unit("commit_duration", help, Unit::Seconds, self.commit_duration.clone());
         r.register("batch_changes", "Changes in a batch", self.batch_changes.clone());
         r.register("writes_pending", "Writes that wait for a commit", self.writes_pending.clone());
+        r.register(
+            "store_durable",
+            "Whether the store's settings keep what is acknowledged",
+            self.store_durable.clone(),
+        );
         r.register("store_up", "Whether the store took the last batch", self.store_up.clone());
         let help =
             "Whether the store's clock jumped by more than 5 minutes, which holds starts and ends";

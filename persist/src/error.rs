@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use carillon_world::{Epoch, Lineage, Seq, ShardId};
 
+use crate::UnsafeSetting;
+use crate::durability::listed;
+
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The store cannot be reached or said no. Trying again later is right.
@@ -33,6 +36,11 @@ pub enum StoreError {
          migrated it, or restore a backup made before that"
     )]
     NewerSchema { found: u32, known: u32 },
+    #[error(
+        "the store may lose what it has acknowledged: {}; set it right, or allow it with --central-allow-unsafe-store true",
+        listed(.settings)
+    )]
+    Unsafe { settings: Vec<UnsafeSetting> },
     /// What was to be written has no form in the store: a fault of the caller.
     #[error("this cannot be stored: {detail}")]
     Invalid { detail: String },

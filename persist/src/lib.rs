@@ -4,6 +4,7 @@
 //! conditional update of the shard's lease row, so that an owner that was deposed, a lost batch and a repeated batch
 //! are all noticed by the very transaction that would do harm. Nothing here knows connections, HTTP or stream frames.
 
+mod durability;
 mod encode;
 mod epoch;
 mod error;
@@ -17,6 +18,7 @@ mod store;
 mod tables;
 mod url;
 
+pub use durability::UnsafeSetting;
 pub use error::{CommitError, StoreError};
 pub use mysql::MysqlStore;
 pub use sqlite::SqliteStore;

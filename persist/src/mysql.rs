@@ -19,6 +19,7 @@ use crate::read::{
 };
 use crate::{
     CommitError, EpochClaim, IdempotencyRow, Opening, Store, StoreBatch, StoreError, StoreOptions,
+    UnsafeSetting,
 };
 use link::{Failure, LOCK_WAIT_EXCEEDED, Link, NULL_REFUSED};
 
@@ -38,6 +39,7 @@ pub struct MysqlStore {
     options: StoreOptions,
     link: Option<Link>,
     shards: u16,
+    unsafe_settings: Vec<UnsafeSetting>,
 }
 
 impl MysqlStore {
@@ -50,7 +52,13 @@ impl MysqlStore {
             .map_err(|error| StoreError::unavailable("read the store's address", error))?;
         // The driver would leave TCP for the server's socket on its own host, which costs a second connection.
         let opts = OptsBuilder::from_opts(opts).prefer_socket(false).into();
-        let mut store = MysqlStore { opts, options: options.clone(), link: None, shards: 0 };
+        let mut store = MysqlStore {
+            opts,
+            options: options.clone(),
+            link: None,
+            shards: 0,
+            unsafe_settings: Vec::new(),
+        };
         let mut link = store.take().await?;
         store.shards = store.migrate(&mut link).await?;
         store.link = Some(link);
@@ -64,7 +72,9 @@ impl MysqlStore {
         {
             return Ok(link);
         }
-        Link::open(&self.opts, &self.options).await
+        let link = Link::open(&self.opts, &self.options).await?;
+        self.unsafe_settings.clone_from(&link.unsafe_settings);
+        Ok(link)
     }
 
     /// Returns the number of shards. Two processes at once do no harm: every statement can be run again.
@@ -314,6 +324,10 @@ impl Store for MysqlStore {
 
     fn shards(&self) -> u16 {
         self.shards
+    }
+
+    fn unsafe_settings(&self) -> &[UnsafeSetting] {
+        &self.unsafe_settings
     }
 }
 

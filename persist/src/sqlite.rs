@@ -14,6 +14,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::durability::judge_sqlite;
 use crate::epoch::{Holding, Verdict, judge_claim};
 use crate::json::Damage;
 use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
@@ -22,6 +23,7 @@ use crate::read::{
 };
 use crate::{
     CommitError, EpochClaim, IdempotencyRow, Opening, Store, StoreBatch, StoreError, StoreOptions,
+    UnsafeSetting,
 };
 
 /// Rows that travel together from the thread to the loader: few wake-ups, little memory.
@@ -42,6 +44,7 @@ pub struct SqliteStore {
     jobs: Option<mpsc::UnboundedSender<Job>>,
     thread: Option<JoinHandle<()>>,
     shards: u16,
+    unsafe_settings: Vec<UnsafeSetting>,
 }
 
 impl SqliteStore {
@@ -55,6 +58,7 @@ impl SqliteStore {
         let mut worker = Worker {
             path: path.to_owned(),
             busy_timeout: options.connect_timeout,
+            allow_unsafe: options.allow_unsafe,
             connection: None,
             sql: write::Sql::default(),
         };
@@ -69,8 +73,14 @@ impl SqliteStore {
             .map_err(|error| {
                 StoreError::unavailable("start the thread of the SQLite store", error)
             })?;
-        let mut store = SqliteStore { jobs: Some(jobs), thread: Some(thread), shards: 0 };
+        let mut store = SqliteStore {
+            jobs: Some(jobs),
+            thread: Some(thread),
+            shards: 0,
+            unsafe_settings: Vec::new(),
+        };
         let shards = options.shards;
+        store.unsafe_settings = store.call(|worker| worker.unsafe_settings()).await?;
         store.shards = store.call(move |worker| worker.migrate(shards)).await?;
         Ok(store)
     }
@@ -182,6 +192,10 @@ impl Store for SqliteStore {
     fn shards(&self) -> u16 {
         self.shards
     }
+
+    fn unsafe_settings(&self) -> &[UnsafeSetting] {
+        &self.unsafe_settings
+    }
 }
 
 /// What the thread owns.
@@ -189,6 +203,7 @@ impl Store for SqliteStore {
 struct Worker {
     path: PathBuf,
     busy_timeout: Duration,
+    allow_unsafe: bool,
     connection: Option<Connection>,
     sql: write::Sql,
 }
@@ -196,7 +211,12 @@ struct Worker {
 impl Worker {
     fn connection(&mut self) -> Result<&mut Connection, StoreError> {
         if self.connection.is_none() {
-            let connection = self.connect().map_err(down("open the SQLite store"))?;
+            let down = down("open the SQLite store");
+            let connection = self.connect().map_err(down)?;
+            let settings = unsafe_settings(&connection).map_err(down)?;
+            if !settings.is_empty() && !self.allow_unsafe {
+                return Err(StoreError::Unsafe { settings });
+            }
             self.connection = Some(connection);
         }
         Ok(self.connection.as_mut().expect("just opened"))
@@ -217,6 +237,10 @@ impl Worker {
         // Negative: KiB.
         connection.pragma_update(None, "cache_size", -(64 << 10))?;
         Ok(connection)
+    }
+
+    fn unsafe_settings(&mut self) -> Result<Vec<UnsafeSetting>, StoreError> {
+        unsafe_settings(self.connection()?).map_err(down("read the SQLite store's settings"))
     }
 
     /// Returns the number of shards.
@@ -343,6 +367,13 @@ impl Worker {
 /// Takes the write lock at once, so that no later statement can fail for want of it.
 fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
     connection.transaction_with_behavior(TransactionBehavior::Immediate)
+}
+
+/// Read back, because a file system without shared memory has no log, and SQLite then keeps the journal it had.
+fn unsafe_settings(connection: &Connection) -> rusqlite::Result<Vec<UnsafeSetting>> {
+    let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    let synchronous = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+    Ok(judge_sqlite(&journal, synchronous))
 }
 
 fn lineage(connection: &Connection, shard: ShardId) -> Result<Vec<LineageEntry>, StoreError> {

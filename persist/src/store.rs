@@ -9,7 +9,9 @@ use carillon_world::{
     AppId, Batch, DeviceId, Epoch, Lineage, MessageId, Millis, Row, Seq, ShardId,
 };
 
-use crate::{CommitError, MysqlStore, SqliteStore, StoreError, StoreOptions, StoreUrl};
+use crate::{
+    CommitError, MysqlStore, SqliteStore, StoreError, StoreOptions, StoreUrl, UnsafeSetting,
+};
 
 /// The longest idempotency key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
@@ -140,6 +142,10 @@ pub trait Store: Send {
 
     /// The number of shards, as written when the store was created.
     fn shards(&self) -> u16;
+
+    /// Settings of the store under which acknowledged writes may be lost, as of the last connection. Not empty only
+    /// where [`StoreOptions::allow_unsafe`] says so: else nothing is written.
+    fn unsafe_settings(&self) -> &[UnsafeSetting];
 }
 
 /// Whichever store the configuration names.
@@ -221,6 +227,13 @@ impl Store for AnyStore {
         match self {
             AnyStore::Sqlite(store) => store.shards(),
             AnyStore::Mysql(store) => store.shards(),
+        }
+    }
+
+    fn unsafe_settings(&self) -> &[UnsafeSetting] {
+        match self {
+            AnyStore::Sqlite(store) => store.unsafe_settings(),
+            AnyStore::Mysql(store) => store.unsafe_settings(),
         }
     }
 }

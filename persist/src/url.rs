@@ -85,6 +85,8 @@ pub struct StoreOptions {
     pub read_timeout: Duration,
     /// The number of shards, written when the store is created and unchangeable then.
     pub shards: u16,
+    /// Use the store although it may lose what it has acknowledged; see [`Store::unsafe_settings`](crate::Store).
+    pub allow_unsafe: bool,
 }
 
 impl Default for StoreOptions {
@@ -93,6 +95,7 @@ impl Default for StoreOptions {
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(10),
             shards: 1,
+            allow_unsafe: false,
         }
     }
 }

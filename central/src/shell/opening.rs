@@ -20,6 +20,8 @@ pub(crate) struct Opened {
     pub(crate) epoch: Epoch,
     pub(crate) clock: Millis,
     pub(crate) clock_read_at: Instant,
+    /// No setting of the store puts what is acknowledged at risk.
+    pub(crate) durable: bool,
 }
 
 /// Opens the store; waits for one that is not there yet, such as a database that starts at the same time.
@@ -48,6 +50,9 @@ pub(super) async fn open_shard<S: Store>(
 ) -> Result<Opened, CentralError> {
     let shard = config.shard;
     let started = Instant::now();
+    for setting in store.unsafe_settings() {
+        tracing::warn!(%setting, "the store may lose what it has acknowledged, which is allowed");
+    }
     let claim = EpochClaim { tag: random::id(), held: None, number_min: 0, fork: false };
     let opening = store.begin_epoch(shard, claim).await?;
     let mut builder = WorldBuilder::new(shard);
@@ -70,5 +75,6 @@ pub(super) async fn open_shard<S: Store>(
         seconds = started.elapsed().as_secs_f64(),
         "the shard is open"
     );
-    Ok(Opened { world, keys, epoch: opening.epoch, clock, clock_read_at })
+    let durable = store.unsafe_settings().is_empty();
+    Ok(Opened { world, keys, epoch: opening.epoch, clock, clock_read_at, durable })
 }

@@ -54,10 +54,15 @@ impl Shared {
         let metrics = Metrics::new();
         metrics.world(&opened.world);
         metrics.store_up.set(1);
+        metrics.store_durable.set(opened.durable.into());
         Shared {
             shard: config.shard,
             clock: Clock::new(opened.clock_read_at, opened.clock),
-            health: Health { ready: AtomicBool::new(true), store_up: AtomicBool::new(true) },
+            health: Health {
+                ready: AtomicBool::new(true),
+                store_up: AtomicBool::new(true),
+                durable: opened.durable,
+            },
             metrics,
             log: RwLock::new(ChangeLog::new(config.log_bytes_max, opened.world.seq())),
             world: ArcSwap::from_pointee(opened.world.clone()),
@@ -112,6 +117,8 @@ impl Shared {
 pub(crate) struct Health {
     ready: AtomicBool,
     store_up: AtomicBool,
+    /// As of the start; a store that becomes unsafe later is not used, unless it is allowed to be.
+    durable: bool,
 }
 
 impl Health {
@@ -122,6 +129,11 @@ impl Health {
 
     pub(crate) fn is_store_up(&self) -> bool {
         self.store_up.load(Ordering::Relaxed)
+    }
+
+    /// Whether what is acknowledged is safe with the store.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durable
     }
 
     pub(crate) fn set_unready(&self) {

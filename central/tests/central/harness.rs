@@ -9,7 +9,7 @@ use carillon_central::config::{RootSecret, Token};
 use carillon_central::{Central, Config, Identity};
 use carillon_persist::{
     AnyStore, CommitError, EpochClaim, IdempotencyRow, Opening, Store, StoreBatch, StoreError,
-    StoreOptions, StoreUrl,
+    StoreOptions, StoreUrl, UnsafeSetting,
 };
 use carillon_world::{Millis, Row, ShardId};
 use http::{HeaderMap, Method, StatusCode};
@@ -105,6 +105,9 @@ impl Store for FaultyStore {
     }
     fn shards(&self) -> u16 {
         self.inner.shards()
+    }
+    fn unsafe_settings(&self) -> &[UnsafeSetting] {
+        self.inner.unsafe_settings()
     }
 }
 

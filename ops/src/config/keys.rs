@@ -90,6 +90,9 @@ settings! {
         store: Option<StoreUrl> = "",
         /// Password of the user that `store` names, so that it need not stand in the URL.
         store_password: Option<Password> = "",
+        /// Use a store whose settings may lose what it has acknowledged, such as
+        /// `innodb_flush_log_at_trx_commit = 2`; health then says `durability: unsafe`.
+        allow_unsafe_store: bool = "false",
         /// The admin API's bearer token. Not set: made at the first start, in the data folder.
         admin_token: Option<Secret> = "",
         /// What edges show when they connect. Not set: made at the first start, in the data folder.

@@ -74,7 +74,10 @@ pub(super) fn central(settings: &Settings, made: &Made) -> Central {
     Central {
         store: StoreConfig {
             url: made.store.clone(),
-            options: StoreOptions::default(),
+            options: StoreOptions {
+                allow_unsafe: central.allow_unsafe_store,
+                ..StoreOptions::default()
+            },
             connect_timeout: central.store_connect_timeout,
         },
         admin: AdminConfig {

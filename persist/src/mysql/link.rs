@@ -7,9 +7,10 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, Params, Value};
 
 use super::script::Dialect;
+use crate::durability::{SHOW_VARIABLES, judge_server};
 use crate::json::Damage;
 use crate::read::Columns;
-use crate::{StoreError, StoreOptions};
+use crate::{StoreError, StoreOptions, UnsafeSetting};
 
 /// `ER_BAD_NULL_ERROR`: what the fence makes of a lease row that did not change.
 pub(super) const NULL_REFUSED: u16 = 1048;
@@ -23,6 +24,7 @@ const IDLE_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Link {
     pub(super) conn: Conn,
     pub(super) dialect: Dialect,
+    pub(super) unsafe_settings: Vec<UnsafeSetting>,
     read_timeout: Duration,
     used_at: Instant,
 }
@@ -32,8 +34,13 @@ impl Link {
         let attempted = "connect to the store";
         let conn = within(attempted, options.connect_timeout, Conn::new(opts.clone())).await?;
         let dialect = Dialect { packet_bytes_max: 0, backslash_escapes: true };
-        let mut link =
-            Link { conn, dialect, read_timeout: options.read_timeout, used_at: Instant::now() };
+        let mut link = Link {
+            conn,
+            dialect,
+            unsafe_settings: Vec::new(),
+            read_timeout: options.read_timeout,
+            used_at: Instant::now(),
+        };
         // Without backslash escapes a quote is the only character of a text that needs care. The clock needs UTC.
         let session = format!(
             "SET NAMES utf8mb4 COLLATE utf8mb4_bin; SET SESSION time_zone = '+00:00', autocommit = 1, \
@@ -49,6 +56,15 @@ impl Link {
                 settings.ok_or_else(|| "no settings".to_owned())
             })
             .map_err(|detail: Damage| StoreError::unavailable(attempted, detail))?;
+        let variables = link.all(attempted, SHOW_VARIABLES, ()).await?;
+        let variables: Result<Vec<_>, Damage> =
+            variables.into_iter().map(|mut row| Ok((row.text(0)?, row.text(1)?))).collect();
+        let variables = variables.map_err(|detail| StoreError::unavailable(attempted, detail))?;
+        // Judged at every connection: the server may have come back with other settings.
+        link.unsafe_settings = judge_server(&variables);
+        if !link.unsafe_settings.is_empty() && !options.allow_unsafe {
+            return Err(StoreError::Unsafe { settings: link.unsafe_settings });
+        }
         link.dialect = Dialect {
             packet_bytes_max: usize::try_from(packet_bytes_max).unwrap_or(usize::MAX),
             backslash_escapes: !sql_mode.contains("NO_BACKSLASH_ESCAPES"),

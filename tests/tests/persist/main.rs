@@ -4,6 +4,7 @@
 
 mod crash;
 mod model;
+mod settings;
 mod suite;
 
 use std::path::PathBuf;
@@ -121,6 +122,8 @@ async fn sqlite_keeps_the_contract_of_a_store() {
 async fn mariadb_keeps_the_contract_of_a_store() {
     let mut bench = MariaDb::start();
     suite::run(&mut bench).await;
+    settings::a_server_that_may_lose_commits_is_refused_unless_allowed(&bench).await;
+    settings::a_server_that_becomes_unsafe_is_noticed_at_the_next_connection(&mut bench).await;
     crash::a_paused_owner_is_deposed(&bench).await;
     crash::a_batch_larger_than_a_packet_is_whole_or_absent(&bench).await;
     crash::a_timeout_has_an_unknown_outcome_that_a_fence_resolves(&bench).await;

@@ -21,6 +21,7 @@ pub(crate) fn options() -> StoreOptions {
         connect_timeout: Duration::from_millis(500),
         read_timeout: Duration::from_secs(10),
         shards: 16,
+        allow_unsafe: false,
     }
 }
 

@@ -10,11 +10,20 @@ use super::Api;
 use super::answer::json;
 
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Durability {
+    Safe,
+    Unsafe,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct HealthBody {
     /// Whether writes are taken.
     ready: bool,
     /// Whether the store took the last batch.
     store_up: bool,
+    /// `unsafe`: the store's settings put what is acknowledged at risk, which the configuration allows.
+    durability: Durability,
     /// The store's clock jumped: starts and ends are held until it agrees again.
     clock_jumped: bool,
     /// The newest committed seq.
@@ -28,6 +37,7 @@ fn health(api: &Api) -> HealthBody {
     HealthBody {
         ready: health.is_ready(),
         store_up: health.is_store_up(),
+        durability: if health.is_durable() { Durability::Safe } else { Durability::Unsafe },
         clock_jumped: api.shared.clock.has_jumped(),
         head: api.world().seq().get(),
         links: u64::try_from(api.shared.metrics.links.get()).unwrap_or(0),
