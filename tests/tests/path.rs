@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use bytes::Bytes;
-use carillon_client::{Client, ClientTls, Event, HttpTransport, MessageId};
+use carillon_client::{Client, ClientTls, Event, MessageId};
+use carillon_tests::admin::{Admin, text};
 use carillon_tests::mariadb::MariaDb;
 use serde_json::{Value, json};
 
@@ -63,40 +63,9 @@ fn host(url: &str) -> &str {
     url.rsplit('/').next().unwrap_or(url)
 }
 
-struct Admin {
-    http: HttpTransport,
-    token: String,
-}
-
-impl Admin {
-    fn new(tiers: &Tiers, data: &Path) -> Admin {
-        let token = std::fs::read_to_string(data.join("admin.token")).expect("the admin's token");
-        let http = HttpTransport::new(tiers.admin.parse().expect("an URL"), None);
-        Admin { http, token: token.trim().to_owned() }
-    }
-
-    async fn call(&mut self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        let request = http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header("authorization", format!("Bearer {}", self.token))
-            .header("content-type", "application/json")
-            .body(Bytes::from(body.map(|body| body.to_string()).unwrap_or_default()))
-            .expect("a request");
-        let answer = self.http.request(request, PATIENCE).await.expect("an answer");
-        let body = serde_json::from_slice(answer.body()).unwrap_or(Value::Null);
-        (answer.status().as_u16(), body)
-    }
-
-    async fn ok(&mut self, method: &str, path: &str, body: Value) -> Value {
-        let (status, answer) = self.call(method, path, Some(body)).await;
-        assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
-        answer
-    }
-}
-
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value[key].as_str().unwrap_or_else(|| panic!("{key} in {value}"))
+fn admin_of(tiers: &Tiers, data: &Path) -> Admin {
+    let token = std::fs::read_to_string(data.join("admin.token")).expect("the admin's token");
+    Admin::new(&tiers.admin, &token)
 }
 
 /// Polls until the client holds exactly `want`.
@@ -121,7 +90,7 @@ async fn whole_path(store: Option<&str>) {
     let data = folder.path().join("data");
     let any = "127.0.0.1:0";
     let tiers = Tiers::start(&data, store, any, any, any);
-    let mut admin = Admin::new(&tiers, &data);
+    let mut admin = admin_of(&tiers, &data);
     let app = admin.ok("POST", "/v1/apps", json!({"name": "shop", "environment": "sandbox"})).await;
     let at = format!("/v1/apps/{}", text(&app, "id"));
     let declared = json!({"type": "string", "set_by": "device"});
@@ -166,21 +135,20 @@ async fn whole_path(store: Option<&str>) {
     let port = devices.rsplit(':').next().expect("a port").to_owned();
     drop(tiers);
     let again = Tiers::start(&data, store, &address, &stream, &format!("127.0.0.1:{port}"));
-    let mut admin = Admin::new(&again, &data);
-    let (status, kept) = admin.call("GET", &format!("{messages}/{vip}"), None).await;
-    assert_eq!((status, text(&kept, "state"), &kept["revision"]), (200, "active", &json!(2)));
+    let mut admin = admin_of(&again, &data);
+    let kept = admin.ok("GET", &format!("{messages}/{vip}"), Value::Null).await;
+    assert_eq!((text(&kept, "state"), &kept["revision"]), ("active", &json!(2)));
     let last = admin.ok("POST", &messages, json!({"to": "not #vip", "body": "after"})).await;
     holds(&mut swede, &[vip, text(&last, "id")]).await;
     holds(&mut kenyan, &[]).await;
 
     // Bad input is refused and changes nothing.
-    let (status, problem) =
-        admin.call("POST", &messages, Some(json!({"to": "#vap", "body": 1}))).await;
-    assert_eq!((status, text(&problem, "code")), (422, "bad-expression"), "{problem}");
-    let (status, _) = admin.call("GET", "/v1/apps/0000000000000001", None).await;
-    assert_eq!(status, 404);
+    let refused = admin.call("POST", &messages, json!({"to": "#vap", "body": 1})).await;
+    refused.expect_problem(422, "bad-expression");
+    let missing = admin.call("GET", "/v1/apps/0000000000000001", Value::Null).await;
+    missing.expect_problem(404, "not-found");
     admin.token = "wrong".into();
-    assert_eq!(admin.call("GET", &messages, None).await.0, 401);
+    admin.call("GET", &messages, Value::Null).await.expect_problem(401, "unauthorized");
 }
 
 #[tokio::test]
