@@ -153,6 +153,10 @@ fn assemble_message(
 ) -> Result<Option<Message>, ApplyError> {
     let empty = ApplyError::EmptyMessage { message: row.id };
     let Some(last) = records.last().filter(|_| !row.variants.is_empty()) else { return Err(empty) };
+    // A body is found by its place among the variants of the present revision.
+    if *last != RevisionRecord::of(&row, last.from) {
+        return Err(ApplyError::TornMessage { message: row.id });
+    }
     let over = matches!(row.state, MessageState::Expired | MessageState::Recalled);
     if over && last.from <= horizon {
         return Ok(None);
@@ -167,3 +171,6 @@ fn assemble_message(
     }
     Ok(Some(Message::new(row, revisions)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,8 @@ mod upstream;
 mod view;
 
 #[cfg(test)]
+mod fixture;
+#[cfg(test)]
 mod golden;
 
 pub use answer::{AnswerLimits, Cursor, Fetched, News, Outcome, fetch, poll, raise_floor};

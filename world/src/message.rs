@@ -330,3 +330,6 @@ impl Records {
         ids
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,3 +83,48 @@ impl Change {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::fixture::{APP, app, device, message, state};
+    use crate::{DeviceId, MessageId, MessageState};
+
+    /// Both ends of a link name rows by these numbers, and may be of different releases.
+    #[test]
+    fn the_numbers_never_change() {
+        assert_eq!(Partition::COUNT, 1_281);
+        let of = |change: Change| change.partition().map(Partition::get);
+        assert_eq!([0, 1, 2].map(|id| of(message(id, "all"))), MESSAGES.map(Some));
+        assert_eq!([0, 1, 2].map(|id| of(device(id, &[], None, None))), DEVICES.map(Some));
+        assert_eq!(of(app(APP)), Some(0));
+        assert_eq!(of(crate::fixture::purge(1)), None, "it concerns them all");
+    }
+
+    #[test]
+    fn a_row_and_every_change_of_it_have_one_partition() {
+        for id in 0..500 {
+            let (a, b) = (message(id, "all"), state(id, MessageState::Recalled));
+            assert_eq!(a.partition(), b.partition());
+            let gone = Change::DeviceGone { app: APP, id: DeviceId::new(id) };
+            assert_eq!(device(id, &[], None, None).partition(), gone.partition());
+        }
+    }
+
+    #[test]
+    fn ids_chosen_by_hand_spread_over_all_partitions() {
+        let all: BTreeSet<Partition> = (0..20_000)
+            .flat_map(|n| {
+                [Partition::of_message(MessageId::new(n)), Partition::of_device(DeviceId::new(n))]
+            })
+            .collect();
+        assert_eq!(all.len(), Partition::COUNT - 1);
+        assert_eq!(Partition::all().count(), Partition::COUNT);
+        assert!(Partition::new(1_280).is_some() && Partition::new(1_281).is_none());
+    }
+
+    const MESSAGES: [u16; 3] = [1, 87, 220];
+    const DEVICES: [u16; 3] = [257, 603, 1136];
+}

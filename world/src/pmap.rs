@@ -384,6 +384,23 @@ mod tests {
     }
 
     #[test]
+    fn a_page_goes_on_after_a_key_that_is_gone_and_ends_after_the_last_there_can_be() {
+        let mut map: PMap<u64, u64> = PMap::new();
+        let (first, last) = (unmix(0), unmix(u64::MAX));
+        for key in (1..501).chain([first, last]) {
+            map.insert(key, key);
+        }
+        let order: Vec<u64> = map.iter().map(|(k, _)| k).collect();
+        assert_eq!((order[0], order[501]), (first, last));
+        for (at, key) in order.iter().enumerate() {
+            assert!(map.remove(*key).is_some());
+            let rest: Vec<u64> = map.iter_after(Some(*key)).map(|(k, _)| k).collect();
+            assert_eq!(rest, order[at + 1..]);
+        }
+        assert!(map.is_empty());
+    }
+
+    #[test]
     fn keys_that_agree_in_their_first_bits_still_fit() {
         let mut map: PMap<u64, u64> = PMap::new();
         let alike = |k: u64| unmix((0xabcd_ef01_2345 << 16) | k);

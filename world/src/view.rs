@@ -30,6 +30,8 @@ pub enum ApplyError {
     UnknownMessage { message: MessageId },
     #[error("message {message} has no revision, or no variant")]
     EmptyMessage { message: MessageId },
+    #[error("message {message} differs from its last revision")]
+    TornMessage { message: MessageId },
     #[error("expression of message {message} does not fit its app: {faults}")]
     Expression { message: MessageId, faults: String },
     #[error("horizon {horizon} lies beyond seq {seq}")]
@@ -515,3 +517,6 @@ impl World {
         self.apps.get_mut(id).map(Arc::make_mut).ok_or(ApplyError::UnknownApp { app: id })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! Rows for the tests of this crate: one app with three groups, a string and a number.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use carillon_expr::{Number, Type, Value};
+
+use crate::pmap::mix;
+use crate::{
+    AppId, AppRow, AttributeId, AttributeRow, Batch, Change, DeviceId, DeviceRow, Environment,
+    Epoch, GroupId, GroupRow, Lineage, LineageEntry, MessageId, MessageRow, MessageState, Millis,
+    Partition, Priority, Row, Seq, SetBy, ShardId, Tag, Variant, World,
+};
+
+pub(crate) const APP: AppId = AppId::new(0xa1);
+pub(crate) const COUNTRY: AttributeId = AttributeId::new(0xb1);
+pub(crate) const AGE: AttributeId = AttributeId::new(0xb2);
+
+/// SplitMix64.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.0) % end
+    }
+}
+
+pub(crate) fn lineage() -> Lineage {
+    let epoch = Epoch { number: 1, tag: 1 };
+    let line = LineageEntry { epoch, began_after: Seq::ZERO, fork: false };
+    Lineage::try_new(vec![line]).expect("one line")
+}
+
+pub(crate) fn app(id: AppId) -> Change {
+    Change::App(Arc::new(AppRow {
+        id,
+        name: format!("app {id}").into(),
+        environment: Environment::Sandbox,
+        publishable_key: format!("pk {id}").into(),
+        created_at: Millis(0),
+    }))
+}
+
+pub(crate) fn attribute(id: AttributeId, name: &str, kind: Type) -> Change {
+    let (app, name) = (APP, name.into());
+    Change::Attribute(Arc::new(AttributeRow { id, app, name, kind, set_by: SetBy::Both }))
+}
+
+pub(crate) fn group(id: u64, name: &str) -> Change {
+    let (id, app, name) = (GroupId::new(id), APP, name.into());
+    Change::Group(Arc::new(GroupRow { id, app, name, set_by: SetBy::Server }))
+}
+
+pub(crate) fn device(id: u64, groups: &[u64], country: Option<&str>, age: Option<u32>) -> Change {
+    let country = country.map(|text| (COUNTRY, Value::String(text.into())));
+    let number = |n| Number::try_new(f64::from(n)).expect("finite");
+    let age = age.map(|n| (AGE, Value::Number(number(n))));
+    Change::Device(Arc::new(DeviceRow {
+        id: DeviceId::new(id),
+        app: APP,
+        generation: Seq::new(1),
+        p: Seq::new(1),
+        created_at: Millis(0),
+        user: None,
+        attributes: country.into_iter().chain(age).collect(),
+        groups: groups.iter().map(|id| GroupId::new(*id)).collect(),
+        private: None,
+    }))
+}
+
+pub(crate) fn message(id: u64, to: &str) -> Change {
+    message_in(id, to, MessageState::Active)
+}
+
+pub(crate) fn message_in(id: u64, to: &str, state: MessageState) -> Change {
+    Change::Message(Arc::new(MessageRow {
+        id: MessageId::new(id),
+        app: APP,
+        revision: 1,
+        state,
+        to: to.into(),
+        priority: Priority::Normal,
+        collapse_key: None,
+        created_at: Millis(0),
+        not_before: None,
+        expires_at: Millis(9),
+        variants: vec![Variant {
+            selector: None,
+            tag: Tag::new(id),
+            wire: Bytes::from(format!("{id}")),
+        }],
+    }))
+}
+
+pub(crate) fn state(id: u64, state: MessageState) -> Change {
+    Change::MessageState { app: APP, id: MessageId::new(id), state }
+}
+
+pub(crate) fn purge(horizon: u64) -> Change {
+    Change::Purge { horizon: Seq::new(horizon) }
+}
+
+/// The app, its attributes `country` and `age`, its groups 1 to 3: at seq 6.
+pub(crate) fn world() -> World {
+    let mut world = World::empty(ShardId::FIRST, lineage());
+    let groups = (1..=3).map(|n| group(n, &format!("g{n}")));
+    let mut changes = vec![
+        app(APP),
+        attribute(COUNTRY, "country", Type::String),
+        attribute(AGE, "age", Type::Number),
+    ];
+    changes.extend(groups);
+    commit(&mut world, changes);
+    world
+}
+
+pub(crate) fn commit(world: &mut World, changes: Vec<Change>) -> crate::Applied {
+    world.apply(&Batch { first: world.seq().next(), changes }).expect("fits")
+}
+
+pub(crate) fn row(world: &World, id: u64) -> Arc<DeviceRow> {
+    let device = world.app(APP).and_then(|app| app.device(DeviceId::new(id)));
+    device.expect("it is there").clone()
+}
+
+/// `#:…`: the stored form of a group's name.
+pub(crate) fn stored(group: u64) -> String {
+    format!("#:{}", GroupId::new(group))
+}
+
+/// All rows, partition by partition.
+pub(crate) fn rows(world: &World) -> Vec<Row> {
+    Partition::all().flat_map(|partition| world.partition_rows(partition)).collect()
+}
+
+/// A change that fits `world` and would not fit every other: any kind, in any state of its life.
+pub(crate) fn random_change(random: &mut Random, world: &World) -> Change {
+    let app = world.app(APP).expect("it is there");
+    let some = |random: &mut Random| {
+        let live = app.messages_after(None).filter(|message| {
+            !matches!(message.row().state, MessageState::Recalled | MessageState::Expired)
+        });
+        let live: Vec<u64> = live.map(|message| message.row().id.get()).collect();
+        (!live.is_empty()).then(|| live[random.below(live.len() as u64) as usize])
+    };
+    match random.below(10) {
+        0 => Change::DeviceGone { app: APP, id: DeviceId::new(random.below(12)) },
+        1 => purge(world.seq().get().saturating_sub(random.below(40))),
+        2..5 => {
+            let groups: Vec<u64> = (1..=3).filter(|_| random.below(2) == 0).collect();
+            let country = [None, Some("KE"), Some("SE")][random.below(3) as usize];
+            let age = [None, Some(1), Some(2)][random.below(3) as usize];
+            device(random.below(12), &groups, country, age)
+        }
+        5 | 6 => match some(random) {
+            Some(id) => {
+                let to = [MessageState::Active, MessageState::Expired, MessageState::Recalled];
+                state(id, to[random.below(3) as usize])
+            }
+            None => message(world.seq().get() + 1_000, "all"),
+        },
+        _ => {
+            let id = some(random).filter(|_| random.below(2) == 0);
+            let id = id.unwrap_or_else(|| world.seq().get() + 1_000);
+            let state = [MessageState::Active, MessageState::Scheduled][random.below(2) as usize];
+            message_in(id, &random_expression(random), state)
+        }
+    }
+}
+
+/// In stored form.
+pub(crate) fn random_expression(random: &mut Random) -> String {
+    let atom = |random: &mut Random| {
+        let atom = match random.below(6) {
+            0 => "all".to_owned(),
+            1 => format!(":{COUNTRY} == \"KE\""),
+            2 => format!(":{COUNTRY} in (\"KE\", \"SE\")"),
+            3 => format!(":{AGE} > 1"),
+            _ => stored(1 + random.below(3)),
+        };
+        if random.below(4) == 0 { format!("not {atom}") } else { atom }
+    };
+    let (a, b) = (atom(random), atom(random));
+    match random.below(3) {
+        0 => a,
+        1 => format!("{a} and {b}"),
+        _ => format!("{a} or {b}"),
+    }
+}
