@@ -2,7 +2,7 @@
 # C compiler. Everything is built in one profile, so that the C libraries build once.
 
 .DEFAULT_GOAL := help
-.PHONY: help test check fmt lint docs
+.PHONY: help test check fmt lint bench docs
 
 # Where cargo puts what it builds; a variable of the environment wins over the clone's own folder.
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
@@ -28,6 +28,11 @@ fmt: ## Format all code
 
 lint: ## Clippy over everything, warnings are errors
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+
+bench: ## One benchmark, as in make bench BENCH=write; without a name, which there are
+	./scripts/install-test-deps.sh
+	cargo build --release --locked -p carillon -p carillon-tests
+	@CARILLON_BIN="$(TARGET)/release/carillon" "$(TARGET)/release/bench" $(BENCH)
 
 docs: ## Write the pages that are made from code: docs/configuration.md
 	UPDATE_EXPECT=1 cargo test --release --locked -p carillon the_page_of_the_manual_is_current

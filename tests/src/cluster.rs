@@ -103,11 +103,8 @@ impl Cluster {
     pub async fn start_with(store: Store, central: &[&str], edges: &[&[&str]]) -> Cluster {
         let folder = tempfile::Builder::new().prefix("carillon-").tempdir().expect("a folder");
         let mariadb = (store == Store::MariaDb).then(MariaDb::start);
-        let addresses = Addresses {
-            admin: free_address(),
-            stream: free_address(),
-            edges: edges.iter().map(|_| EdgeAddresses::draw()).collect(),
-        };
+        let addresses =
+            Addresses { admin: free_address(), stream: free_address(), edges: Vec::new() };
         let data = folder.path().join("data");
         let mut arguments = flags([
             ("data", data.display().to_string()),
@@ -120,25 +117,37 @@ impl Cluster {
         let central = Tier::new("central", folder.path(), arguments, central);
         let mut cluster = Cluster { central, edges: Vec::new(), addresses, mariadb, folder };
         cluster.start_central().await;
-        for (index, extra) in edges.iter().enumerate() {
-            let at = cluster.addresses.edges[index];
-            let arguments = flags([
-                ("edge-name", format!("edge-{index}")),
-                ("edge-central", cluster.addresses.stream.to_string()),
-                ("edge-link-token", cluster.secret("link.token")),
-                ("edge-listen", at.tls.to_string()),
-                ("edge-plain-listen", at.plain.to_string()),
-                ("edge-ops-listen", at.ops.to_string()),
-                // Central's development certificate names localhost too.
-                ("edge-certificate-file", data.join("central.pem").display().to_string()),
-                ("edge-key-file", data.join("central.key").display().to_string()),
-            ]);
-            let name = format!("edge-{index}");
-            let edge = Tier::new(&name, cluster.folder.path(), arguments, extra);
-            cluster.edges.push(edge);
-            cluster.start_edge(index).await;
+        for extra in edges {
+            cluster.add_edge(extra).await;
         }
         cluster
+    }
+
+    /// Starts one more edge, with further flags as for [`Cluster::start_with`], and waits until it is ready. Gives its
+    /// index. For flags that need to know where central is.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn add_edge(&mut self, extra: &[&str]) -> usize {
+        let index = self.edges.len();
+        let at = EdgeAddresses::draw();
+        let name = format!("edge-{index}");
+        let data = self.data();
+        let arguments = flags([
+            ("edge-name", name.clone()),
+            ("edge-central", self.addresses.stream.to_string()),
+            ("edge-link-token-file", data.join("link.token").display().to_string()),
+            ("edge-listen", at.tls.to_string()),
+            ("edge-plain-listen", at.plain.to_string()),
+            ("edge-ops-listen", at.ops.to_string()),
+            // Central's development certificate names localhost too.
+            ("edge-certificate-file", data.join("central.pem").display().to_string()),
+            ("edge-key-file", data.join("central.key").display().to_string()),
+        ]);
+        self.edges.push(Tier::new(&name, self.folder.path(), arguments, extra));
+        self.addresses.edges.push(at);
+        self.start_edge(index).await;
+        index
     }
 
     /// An admin with the token that central made.
@@ -182,6 +191,14 @@ impl Cluster {
     fn secret(&self, file: &str) -> String {
         let text = std::fs::read_to_string(self.data().join(file)).expect("central made it");
         text.trim().to_owned()
+    }
+
+    /// Central's process.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn central_pid(&self) -> u32 {
+        self.central.process.as_ref().expect("central runs").id()
     }
 
     /// `kill -9`.
