@@ -11,7 +11,7 @@ use carillon_world::stream::SenderConfig;
 
 pub use crate::core::auth::Token;
 pub use crate::core::keys::RootSecret;
-pub use crate::core::writer::WriterConfig;
+pub use crate::core::writer::{BatchLimits, WriterConfig};
 
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -4,6 +4,7 @@
 //! gap; only the last one is open; each holds the writes whose answers wait for it, in the order they were decided.
 
 use std::collections::VecDeque;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use carillon_persist::ReceiptRow;
@@ -15,6 +16,20 @@ use super::schedule::Schedule;
 use super::state::State;
 use super::weight;
 use super::write::{Answer, ReplyId, Write};
+
+/// Where a batch is cut. Changes that stand or fall together come in one batch, whatever its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    pub changes_max: NonZeroUsize,
+    /// Encoded. A quarter of the stream's window, so that a window always holds several.
+    pub bytes_max: usize,
+}
+
+impl Default for BatchLimits {
+    fn default() -> BatchLimits {
+        BatchLimits { changes_max: BATCH_CHANGES_MAX, bytes_max: BATCH_BYTES_MAX }
+    }
+}
 
 /// A write that was decided and whose answer waits.
 #[derive(Debug)]
@@ -49,6 +64,7 @@ impl Draft {
 
 #[derive(Debug)]
 pub(crate) struct Ledger {
+    limits: BatchLimits,
     pub(crate) committed: State,
     pub(crate) ahead: State,
     pub(crate) batches: VecDeque<Draft>,
@@ -59,11 +75,12 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(world: World, keys: Vec<KeyRecord>) -> Ledger {
+    pub(crate) fn new(limits: BatchLimits, world: World, keys: Vec<KeyRecord>) -> Ledger {
         let schedule = Schedule::of(&world);
         let committed = State::new(world);
         let ahead = committed.clone();
         Ledger {
+            limits,
             committed,
             ahead,
             batches: VecDeque::new(),
@@ -130,9 +147,10 @@ impl Ledger {
             return Ok(());
         }
         let bytes: usize = changes.iter().map(weight::of_change).sum();
+        let limits = self.limits;
         let open = self.open();
-        let full = open.changes.len() + changes.len() > BATCH_CHANGES_MAX
-            || open.bytes + bytes > BATCH_BYTES_MAX;
+        let full = open.changes.len() + changes.len() > limits.changes_max.get()
+            || open.bytes + bytes > limits.bytes_max;
         if full && !open.changes.is_empty() {
             self.close();
         }

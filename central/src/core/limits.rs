@@ -1,7 +1,9 @@
 //! Named maxima of what an operator, a device or a peer can make central hold. Each has its own error.
 
-/// Changes in one batch. 4,000 rows are two multi-row statements of the store.
-pub const BATCH_CHANGES_MAX: usize = 4_000;
+use std::num::NonZeroUsize;
+
+/// Changes in one batch. 4,000 rows are four multi-row statements of the store.
+pub const BATCH_CHANGES_MAX: NonZeroUsize = NonZeroUsize::new(4_000).expect("not zero");
 /// Encoded bytes of one batch: a quarter of the stream's window of 4 MiB, so that a window always holds several.
 pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Writes that wait for a commit.

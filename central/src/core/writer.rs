@@ -24,6 +24,7 @@ use carillon_world::{Batch, Epoch, Lineage, Millis, Seq, World};
 
 use super::decide::{Fault, decide};
 use super::idempotency::KeyRecord;
+pub use super::ledger::BatchLimits;
 use super::ledger::{Draft, Ledger, Pending};
 use super::limits::{IDEMPOTENCY_KEPT, PENDING_BYTES_MAX, PENDING_WRITES_MAX, TICK_CHANGES_MAX};
 use super::problem::{self, Problem};
@@ -45,11 +46,17 @@ pub struct WriterConfig {
     pub retention: u64,
     /// How many changes are kept at most.
     pub retained_changes_max: u64,
+    /// What one batch may hold.
+    pub batch: BatchLimits,
 }
 
 impl Default for WriterConfig {
     fn default() -> WriterConfig {
-        WriterConfig { retention: 7 * 24 * 60 * 60 * 1000, retained_changes_max: 1_000_000 }
+        WriterConfig {
+            retention: 7 * 24 * 60 * 60 * 1000,
+            retained_changes_max: 1_000_000,
+            batch: BatchLimits::default(),
+        }
     }
 }
 
@@ -94,7 +101,7 @@ impl Writer {
         let keys = keys.into_iter().map(KeyRecord::from).collect();
         Writer {
             retention: Retention::new(config, world.seq(), now),
-            ledger: Ledger::new(world, keys),
+            ledger: Ledger::new(config.batch, world, keys),
             stage: Stage::Free,
             replies: VecDeque::new(),
             pending: 0,

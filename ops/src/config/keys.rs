@@ -106,6 +106,8 @@ settings! {
         stream_key_file: Option<PathBuf> = "",
         /// Bytes that one edge may have unacknowledged.
         stream_window: ByteSize = "4MiB",
+        /// Changes in one transaction of the store; its bytes are at most a quarter of `stream_window`.
+        batch_changes_max: NonZeroUsize = "4000",
         /// Bytes of encoded changes kept in RAM for edges that reconnect.
         log_bytes_max: ByteSize = "256MiB",
         /// How long recalled, edited and ended messages are remembered for devices that were away.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use carillon_central::config::{
-    AdminConfig, LinkConfig, StoreConfig, Token as CentralToken, WriterConfig,
+    AdminConfig, BatchLimits, LinkConfig, StoreConfig, Token as CentralToken, WriterConfig,
 };
 use carillon_central::{Config as Central, Identity};
 use carillon_edge::{
@@ -18,23 +18,23 @@ use crate::data::{DataError, DataFolder, PemFiles};
 use crate::link_token;
 
 /// File of the data folder with the admin API's bearer token.
-pub(super) const ADMIN_TOKEN: &str = "admin.token";
+pub(crate) const ADMIN_TOKEN: &str = "admin.token";
 
 /// What central needs and the settings leave open: from the data folder, made at the first start.
 #[derive(Debug)]
-pub(super) struct Made {
-    pub(super) admin_token: Secret,
-    pub(super) link_token: Secret,
-    pub(super) root_secret: RootSecret,
-    pub(super) identity: PemFiles,
-    pub(super) store: StoreUrl,
+pub(crate) struct Made {
+    pub(crate) admin_token: Secret,
+    pub(crate) link_token: Secret,
+    pub(crate) root_secret: RootSecret,
+    pub(crate) identity: PemFiles,
+    pub(crate) store: StoreUrl,
 }
 
 /// Fills what the settings leave open.
 ///
 /// # Errors
 /// A file of the folder can be neither read nor written, or holds what it cannot.
-pub(super) fn made(settings: &Settings, data: &DataFolder) -> Result<Made, DataError> {
+pub(crate) fn made(settings: &Settings, data: &DataFolder) -> Result<Made, DataError> {
     let central = &settings.central;
     let identity = match (&central.stream_certificate_file, &central.stream_key_file) {
         (Some(certificate), Some(key)) => {
@@ -68,7 +68,7 @@ pub(super) fn made(settings: &Settings, data: &DataFolder) -> Result<Made, DataE
     })
 }
 
-pub(super) fn central(settings: &Settings, made: &Made) -> Central {
+pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
     let central = &settings.central;
     let token = |secret: &Secret| CentralToken::new(secret.reveal());
     Central {
@@ -107,6 +107,10 @@ pub(super) fn central(settings: &Settings, made: &Made) -> Central {
             // A duration of the configuration is at most a century.
             retention: central.horizon.as_millis() as u64,
             retained_changes_max: central.horizon_changes.get() as u64,
+            batch: BatchLimits {
+                changes_max: central.batch_changes_max,
+                bytes_max: central.stream_window.0 / 4,
+            },
         },
         write_timeout: central.write_timeout,
         log_bytes_max: central.log_bytes_max.0,
@@ -115,7 +119,7 @@ pub(super) fn central(settings: &Settings, made: &Made) -> Central {
     }
 }
 
-pub(super) fn edge(settings: &Settings) -> Edge {
+pub(crate) fn edge(settings: &Settings) -> Edge {
     let edge = &settings.edge;
     let token = edge.link_token.as_ref().map_or("", Secret::reveal);
     let trust = match (&edge.central_ca_file, link_token::ca_named(token)) {
@@ -177,7 +181,7 @@ pub(super) fn edge(settings: &Settings) -> Edge {
 ///
 /// # Errors
 /// A certificate can be neither read nor made.
-pub(super) fn edge_beside(
+pub(crate) fn edge_beside(
     settings: &Settings,
     made: &Made,
     stream: SocketAddr,
@@ -198,7 +202,7 @@ pub(super) fn edge_beside(
 }
 
 /// Where a listener is reached from its own machine: one that is bound to all addresses, on loopback.
-pub(super) fn reachable(listener: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(listener: SocketAddr) -> SocketAddr {
     let ip = match listener.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -57,7 +57,11 @@ mod tests {
 
     #[test]
     fn the_horizon_follows_time_in_steps() {
-        let config = WriterConfig { retention: 3_600_000, retained_changes_max: 1_000_000 };
+        let config = WriterConfig {
+            retention: 3_600_000,
+            retained_changes_max: 1_000_000,
+            ..WriterConfig::default()
+        };
         let mut retention = Retention::new(config, Seq::new(15_000), Millis(0));
         assert_eq!(retention.handle_time(Millis(3_599_999), Seq::new(50_000), Seq::ZERO), None);
         assert_eq!(
@@ -76,7 +80,11 @@ mod tests {
 
     #[test]
     fn the_horizon_keeps_a_bound_on_changes() {
-        let config = WriterConfig { retention: u64::MAX, retained_changes_max: 5_000 };
+        let config = WriterConfig {
+            retention: u64::MAX,
+            retained_changes_max: 5_000,
+            ..WriterConfig::default()
+        };
         let mut retention = Retention::new(config, Seq::ZERO, Millis(0));
         assert_eq!(retention.handle_time(Millis(1), Seq::new(5_999), Seq::ZERO), None);
         assert_eq!(retention.handle_time(Millis(1), Seq::new(6_000), Seq::ZERO), purge(1_000));

@@ -2,6 +2,7 @@ mod devices;
 mod messages;
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 
 use carillon_expr::{GroupId, Type};
 use carillon_world::{
@@ -42,8 +43,12 @@ impl Bench {
     }
 
     fn with(world: World, keys: Vec<IdempotencyRow>) -> Bench {
+        Bench::configured(WriterConfig::default(), world, keys)
+    }
+
+    fn configured(config: WriterConfig, world: World, keys: Vec<IdempotencyRow>) -> Bench {
         let now = Millis(1_000_000_000);
-        let writer = Writer::new(WriterConfig::default(), now, world, keys);
+        let writer = Writer::new(config, now, world, keys);
         Bench { writer, now, next: 0, answers: HashMap::new() }
     }
 
@@ -327,6 +332,24 @@ fn batches_are_cut_by_changes_and_a_bulk_write_spans_them() {
 }
 
 #[test]
+fn an_operator_may_have_smaller_batches() {
+    let batch = BatchLimits { changes_max: NonZeroUsize::MIN, bytes_max: usize::MAX };
+    let config = WriterConfig { batch, ..WriterConfig::default() };
+    let world = World::empty(ShardId::FIRST, lineage(&[(1, 0)]));
+    let mut bench = Bench::configured(config, world, Vec::new());
+    bench.app(APP, KEY);
+    let bare = |n| ImportLine { attributes: vec![], ..line(n, n, "") };
+    let ids: Vec<u64> = (1..=5).map(|n| bench.write(import(vec![bare(n)]))).collect();
+    for (done, id) in ids.iter().enumerate() {
+        assert_eq!(bench.batch().unwrap().changes.unwrap().changes.len(), 1);
+        bench.committed();
+        assert_eq!(bench.state(*id), "ok");
+        assert_eq!(bench.answers.len(), done + 1);
+    }
+    assert!(bench.batch().is_none());
+}
+
+#[test]
 fn batches_are_cut_by_bytes() {
     let mut bench = Bench::with_app();
     let body: Arc<str> = format!("\"{}\"", "x".repeat(60_000)).into();
@@ -505,7 +528,8 @@ fn rows(world: &World) -> Vec<String> {
 
 #[test]
 fn a_purge_commits_when_enough_is_old() {
-    let config = WriterConfig { retention: u64::MAX, retained_changes_max: 100 };
+    let config =
+        WriterConfig { retention: u64::MAX, retained_changes_max: 100, ..WriterConfig::default() };
     let mut bench = Bench::with_app();
     bench.writer = Writer::new(config, bench.now, bench.writer.committed().clone(), Vec::new());
     bench.ok(import((0..1_200).map(|n| line(n + 1, n + 1, "KE")).collect()));
