@@ -10,6 +10,9 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 help: ## What can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
+demo: ## The whole path with 100,000 devices, 2,000 of them live, and a verdict; takes a minute
+	cargo run --release --locked -p carillon -- demo --devices 100000 --clients 2000 --seconds 30
+
 test: ## All tests, with a MariaDB of their own
 	./scripts/install-test-deps.sh
 	cargo build --release --locked -p carillon

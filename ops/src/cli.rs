@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{SECTIONS, Sources, joined};
+use crate::demo::Options;
 
 /// Targeted push fanout: write one message and a recipient expression, and every device that the
 /// expression describes, now or later, has it.
@@ -26,6 +27,11 @@ pub(crate) enum Commands {
     Central(TierArgs<true, false>),
     /// Run an edge: the stateless tier that devices talk to.
     Edge(TierArgs<false, true>),
+    /// Run the tiers on loopback under a live fleet, and judge what every device got.
+    ///
+    /// Imports devices, connects clients that long-poll over TLS, then sends, schedules, edits and recalls messages,
+    /// moves devices between groups, and kills the edge. The last line is the verdict.
+    Demo(Options),
     /// Show what can be configured.
     #[command(subcommand)]
     Config(ConfigCommand),

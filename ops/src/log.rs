@@ -22,3 +22,10 @@ pub(crate) fn start(settings: &LogSettings) {
         log.json().flatten_event(true).init();
     }
 }
+
+/// As [`start`], as text whoever reads it, for a command that a person runs.
+pub(crate) fn start_text(filter: &str) {
+    let filter = EnvFilter::new(filter);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    log.with_ansi(io::stderr().is_terminal()).init();
+}

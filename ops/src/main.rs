@@ -6,10 +6,13 @@ mod allocator;
 mod cli;
 mod config;
 mod data;
+mod demo;
 mod failure;
+mod fleet;
 mod hexadecimal;
 mod link_token;
 mod log;
+mod open_files;
 mod signals;
 mod tiers;
 
@@ -27,7 +30,11 @@ fn main() -> ExitCode {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .expect("main installs the only one, first");
+    open_files::raise();
     let outcome = match Cli::parse().command {
+        Commands::Demo(options) => {
+            return demo::run(&options).unwrap_or_else(|failure| failure.report());
+        }
         Commands::Up(args) => serve(&args, Tiers::Both),
         Commands::Central(args) => serve(&args, Tiers::Central),
         Commands::Edge(args) => serve(&args, Tiers::Edge),

@@ -4,7 +4,7 @@
 //! and nothing in memory is shared.
 
 mod greeting;
-mod parts;
+pub(crate) mod parts;
 
 use std::future;
 
