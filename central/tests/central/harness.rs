@@ -34,6 +34,11 @@ impl Faults {
         self.0.store(1, Ordering::SeqCst);
     }
 
+    /// Keep every batch until told otherwise, then commit it.
+    pub(crate) fn hang(&self) {
+        self.0.store(4, Ordering::SeqCst);
+    }
+
     /// Commit the next batch but do not say so.
     pub(crate) fn lose_answer(&self) {
         self.0.store(2, Ordering::SeqCst);
@@ -79,6 +84,9 @@ impl Store for FaultyStore {
         self.inner.load_idempotency(shard, since).await
     }
     async fn commit(&mut self, batch: &StoreBatch) -> Result<(), CommitError> {
+        while self.faults.0.load(Ordering::SeqCst) == 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let fault = self.faults.0.load(Ordering::SeqCst);
         if fault >= 2 {
             self.faults.none();
@@ -136,11 +144,16 @@ pub(crate) fn config() -> (Config, String) {
 }
 
 pub(crate) async fn start() -> Bench {
-    start_in(Arc::new(tempfile::tempdir().unwrap())).await
+    start_with(|_| ()).await
 }
 
-async fn start_in(folder: Arc<tempfile::TempDir>) -> Bench {
-    let (config, certificate) = config();
+pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Bench {
+    start_in(Arc::new(tempfile::tempdir().unwrap()), change).await
+}
+
+async fn start_in(folder: Arc<tempfile::TempDir>, change: impl FnOnce(&mut Config)) -> Bench {
+    let (mut config, certificate) = config();
+    change(&mut config);
     let url = StoreUrl::Sqlite(folder.path().join("carillon.db"));
     let inner = AnyStore::open(&url, &StoreOptions::default()).await.unwrap();
     let faults = Faults::default();
@@ -183,7 +196,7 @@ impl Bench {
     pub(crate) async fn restart(self) -> Bench {
         let folder = self.folder.clone();
         self.central.stop().await.unwrap();
-        start_in(folder).await
+        start_in(folder, |_| ()).await
     }
 
     pub(crate) async fn send(

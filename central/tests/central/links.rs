@@ -7,7 +7,9 @@ use carillon_world::stream::{
     Envelope, Frame, FrameDecoder, Hello, KeyPurpose, LinkToken, Progress, RefusalCode, VERSIONS,
     encode,
 };
-use carillon_world::{ProfilePatch, SecretHash, Seq, ShardId, UpstreamReply, UpstreamRequest};
+use carillon_world::{
+    Position, ProfilePatch, SecretHash, Seq, ShardId, UpstreamReply, UpstreamRequest,
+};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::json;
@@ -15,34 +17,42 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::harness::{Bench, LINK, start};
+use crate::harness::{Bench, LINK, start, start_with};
 
 struct Edge {
     stream: TlsStream<TcpStream>,
     decoder: FrameDecoder,
 }
 
+pub(crate) async fn connect_tls(bench: &Bench) -> TlsStream<TcpStream> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(bench.certificate.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let socket = TcpStream::connect(bench.central.addresses().link).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket).await.unwrap()
+}
+
 impl Edge {
     async fn connect(bench: &Bench, token: &str) -> Edge {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(bench.certificate.as_bytes()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let socket = TcpStream::connect(bench.central.addresses().link).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let stream =
-            tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, socket).await.unwrap();
+        Edge::connect_at(bench, token, None).await
+    }
+
+    /// `at`: where its world is.
+    async fn connect_at(bench: &Bench, token: &str, at: Option<Position>) -> Edge {
+        let stream = connect_tls(bench).await;
         let mut edge = Edge { stream, decoder: FrameDecoder::new(8 << 20) };
         edge.send(Frame::Hello(Hello {
             versions: VERSIONS.to_vec(),
             token: LinkToken::new(token.as_bytes().to_vec()),
             edge: "test".to_owned(),
             shard: ShardId::FIRST,
-            at: None,
+            at,
             stamps: None,
         }))
         .await;
@@ -216,4 +226,60 @@ async fn devices_enrol_and_write_through_an_edge() {
     );
     bench.central.stop().await.unwrap();
     while edge.next().await.is_some() {}
+}
+
+/// The first frame that is neither `Welcome` nor keys: what central sends of the truth.
+async fn first_of(edge: &mut Edge) -> Frame {
+    edge.until(|frame| match frame {
+        Frame::Welcome(_) | Frame::Keys(_) => None,
+        other => Some(other),
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_comes_back_gets_what_follows_its_position_and_else_a_snapshot() {
+    let bench = start_with(|config| config.link.sender.window = 1 << 20).await;
+    let app = bench.app().await;
+    let mut edge = Edge::connect(&bench, LINK).await;
+    let Some(Frame::Welcome(welcome)) = edge.next().await else { panic!("no welcome") };
+    assert_eq!(welcome.window, 1 << 20, "as configured");
+    let epoch = welcome.lineage.newest().epoch;
+    let at = |seq| Some(Position { shard: ShardId::FIRST, epoch, seq: Seq::new(seq) });
+    assert!(matches!(first_of(&mut edge).await, Frame::SnapshotBegin(_)), "it has no world");
+    drop(edge);
+    bench.post(&format!("{app}/messages"), json!({"to": "all", "body": 1})).await.json(201);
+
+    for held in 1..=4 {
+        let mut edge = Edge::connect_at(&bench, LINK, at(held)).await;
+        let Frame::Batch(batch) = first_of(&mut edge).await else { panic!("not from the log") };
+        assert_eq!(batch.batch.first, Seq::new(held + 1));
+    }
+    let unheard = Position { epoch: carillon_world::Epoch { tag: 1, ..epoch }, ..at(4).unwrap() };
+    let mut cut_off = Edge::connect_at(&bench, LINK, Some(unheard)).await;
+    assert!(matches!(first_of(&mut cut_off).await, Frame::SnapshotBegin(_)));
+
+    // A restart begins an empty log: who has everything goes on, who lacks something gets a snapshot.
+    let bench = bench.restart().await;
+    let mut whole = Edge::connect_at(&bench, LINK, at(5)).await;
+    let mut lacking = Edge::connect_at(&bench, LINK, at(4)).await;
+    assert!(matches!(first_of(&mut lacking).await, Frame::SnapshotBegin(_)));
+    bench.post(&format!("{app}/messages"), json!({"to": "all", "body": 2})).await.json(201);
+    let Frame::Batch(batch) = first_of(&mut whole).await else { panic!("not from the log") };
+    assert_eq!(batch.batch.first, Seq::new(6));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_the_log_does_not_reach_gets_a_snapshot() {
+    let bench = start_with(|config| config.log_bytes_max = 1).await;
+    let app = bench.app().await;
+    let mut edge = Edge::connect(&bench, LINK).await;
+    let Some(Frame::Welcome(welcome)) = edge.next().await else { panic!("no welcome") };
+    let epoch = welcome.lineage.newest().epoch;
+    let at = |seq| Some(Position { shard: ShardId::FIRST, epoch, seq: Seq::new(seq) });
+    bench.post(&format!("{app}/messages"), json!({"to": "all", "body": 1})).await.json(201);
+    let mut late = Edge::connect_at(&bench, LINK, at(3)).await;
+    assert!(matches!(first_of(&mut late).await, Frame::SnapshotBegin(_)), "trimmed");
+    let mut near = Edge::connect_at(&bench, LINK, at(4)).await;
+    assert!(matches!(first_of(&mut near).await, Frame::Batch(_)), "the newest batch is kept");
 }

@@ -4,5 +4,6 @@
 
 mod admin;
 mod harness;
+mod limits;
 mod links;
 mod store;

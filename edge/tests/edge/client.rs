@@ -107,11 +107,18 @@ pub(crate) async fn send_h1(stream: TlsStream<TcpStream>, request: Request<Full<
     read(sender.send_request(request).await.expect("an answer")).await.expect("a body")
 }
 
-pub(crate) async fn send_h2(stream: TlsStream<TcpStream>, request: Request<Full<Bytes>>) -> Reply {
-    let (mut sender, connection) =
+pub(crate) async fn h2(
+    stream: TlsStream<TcpStream>,
+) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+    let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
             .await
             .expect("a connection");
     tokio::spawn(connection);
+    sender
+}
+
+pub(crate) async fn send_h2(stream: TlsStream<TcpStream>, request: Request<Full<Bytes>>) -> Reply {
+    let mut sender = h2(stream).await;
     read(sender.send_request(request).await.expect("an answer")).await.expect("a body")
 }

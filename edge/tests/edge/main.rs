@@ -2,6 +2,8 @@
 
 mod central;
 mod client;
+mod follow;
+mod limits;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -17,7 +19,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn config(central: &Central) -> Config {
     let any = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -199,7 +201,7 @@ async fn a_parked_poll_is_answered_when_a_message_is_committed() {
     let cursor = device.settle(&cursor).await;
     let wakes = metric(&edge, "edge_wakes_total").await;
     let sent = Instant::now();
-    let (answer, ()) = tokio::join!(device.poll(30, Some(&cursor)), async {
+    let (answer, ()) = tokio::join!(device.poll(60, Some(&cursor)), async {
         wait_for_metric(&edge, "edge_parked_polls", 1.0).await;
         central.commit(vec![message(7)]);
     });
