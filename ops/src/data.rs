@@ -30,6 +30,12 @@ pub(crate) enum DataError {
     Pem { path: PathBuf, source: rustls::pki_types::pem::Error },
     #[error("draw a random secret: the system gave no randomness")]
     Randomness,
+    #[error(
+        "use {}: edges trust central by the authority that it names, which {} does not descend from; remove the \
+         token, and give edges the one that is made then",
+        token.display(), certificate.display()
+    )]
+    OtherAuthority { token: PathBuf, certificate: PathBuf },
 }
 
 use crate::config::{Secret, Setting};
@@ -71,31 +77,42 @@ impl DataFolder {
     /// # Errors
     /// The file can be neither read nor written, or holds something else.
     pub(crate) fn secret<T: Setting>(&self, name: &str) -> Result<T, DataError> {
-        self.secret_with(name, "")
+        self.secret_with(name, || Ok(String::new()))
     }
 
-    /// As [`Self::secret`], with `suffix` written behind it when it is drawn.
-    fn secret_with<T: Setting>(&self, name: &str, suffix: &str) -> Result<T, DataError> {
+    /// As [`Self::secret`], with what `suffix` gives written behind it when it is drawn.
+    fn secret_with<T: Setting>(
+        &self,
+        name: &str,
+        suffix: impl FnOnce() -> Result<String, DataError>,
+    ) -> Result<T, DataError> {
         let path = self.file(name);
         let text = match read(&path)? {
             Some(text) => text,
-            None => draw(&path, suffix)?,
+            None => draw(&path, &suffix()?)?,
         };
         let expected = T::KIND.expected;
         T::parse(text.trim_end()).ok_or(DataError::Malformed { path, expected })
     }
 
-    /// The token that edges show to central, drawn if it is not there. With the development CA it
-    /// also names that CA, so that an edge needs no more than central's address and this token.
+    /// The token that edges show to central, drawn if it is not there. With the development CA, of
+    /// which [`Self::certificate`] made central's certificate, it also names that CA, so that an edge
+    /// needs no more than central's address and this token.
     ///
     /// # Errors
-    /// A file can be neither read nor written.
+    /// A file can be neither read nor written, or the token names another CA: then central's
+    /// certificate was made anew after the CA was lost, and no edge with this token would trust it.
     pub(crate) fn link_token(&self, development_ca: bool) -> Result<Secret, DataError> {
-        let suffix = match development_ca {
-            true => link_token::suffix(&self.ca())?,
-            false => String::new(),
-        };
-        self.secret_with("link.token", &suffix)
+        const NAME: &str = "link.token";
+        let certificate = self.file("central.pem");
+        if !development_ca {
+            return self.secret(NAME);
+        }
+        let token: Secret = self.secret_with(NAME, || link_token::suffix(&certificate))?;
+        if link_token::names_another(token.reveal(), &certificate)? {
+            return Err(DataError::OtherAuthority { token: self.file(NAME), certificate });
+        }
+        Ok(token)
     }
 
     /// The development CA's certificate, which [`Self::certificate`] makes.
@@ -113,6 +130,7 @@ impl DataFolder {
             certificate: self.file(&format!("{name}.pem")),
             key: self.file(&format!("{name}.key")),
         };
+        self.restore_ca()?;
         if read(&files.certificate)?.is_some() && read(&files.key)?.is_some() {
             return Ok(files);
         }
@@ -128,6 +146,24 @@ impl DataFolder {
         write(&files.certificate, &(certificate.pem() + &ca))?;
         tracing::info!(file = %files.certificate.display(), "made a certificate for localhost");
         Ok(files)
+    }
+
+    /// Puts the CA's certificate back if its file was lost: it stands behind each certificate that it
+    /// signed. Signed again it would be another one, which neither edges nor devices trust.
+    fn restore_ca(&self) -> Result<(), DataError> {
+        let path = self.ca();
+        if read(&path)?.is_some() {
+            return Ok(());
+        }
+        for name in ["central.pem", "edge.pem"] {
+            let chain = read(&self.file(name))?.unwrap_or_default();
+            if let Some(at) = chain.rfind("-----BEGIN CERTIFICATE-----").filter(|at| *at > 0) {
+                write(&path, &chain[at..])?;
+                tracing::warn!(file = %path.display(), from = name, "put a lost file back");
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The development CA, made if its key is not there. The certificate is a function of the key
@@ -226,6 +262,60 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
         assert_eq!(fs::metadata(&path).expect("folder").permissions().mode() & 0o777, 0o700);
+    }
+
+    fn digest(path: &Path) -> [u8; 32] {
+        link_token::certificate_digest(path).expect("PEM")
+    }
+
+    #[test]
+    fn a_lost_ca_file_is_put_back_and_the_token_still_names_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = DataFolder::open(folder.path()).expect("open");
+        data.certificate("central").expect("make");
+        data.certificate("edge").expect("make");
+        let token = data.link_token(true).expect("draw");
+        let ca = fs::read_to_string(data.ca()).expect("read");
+        assert_eq!(link_token::ca_named(token.reveal()), Some(digest(&data.ca())));
+        // Whatever else is lost with it, as long as one certificate of it is left.
+        for lost in [vec!["ca.pem"], vec!["ca.pem", "edge.pem"], vec!["ca.pem", "central.pem"]] {
+            lost.iter().for_each(|name| fs::remove_file(data.file(name)).expect("remove"));
+            data.certificate("central").expect("make");
+            data.certificate("edge").expect("make");
+            assert_eq!(fs::read_to_string(data.ca()).expect("read"), ca, "{lost:?}");
+            assert_eq!(data.link_token(true).expect("read"), token, "{lost:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_no_edge_could_use_any_more_is_refused_with_what_to_do() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = DataFolder::open(folder.path()).expect("open");
+        data.certificate("central").expect("make");
+        let old = data.link_token(true).expect("draw");
+        // The CA's certificate and all that it signed: made again it is another one.
+        for name in ["ca.pem", "central.pem", "central.key"] {
+            fs::remove_file(data.file(name)).expect("remove");
+        }
+        data.certificate("central").expect("make");
+        let error = data.link_token(true).expect_err("edges would not trust central");
+        let text = error.to_string();
+        assert!(text.contains("link.token") && text.contains("remove the token"), "{text}");
+        fs::remove_file(data.file("link.token")).expect("remove");
+        let new = data.link_token(true).expect("draw");
+        assert_eq!(link_token::ca_named(new.reveal()), Some(digest(&data.ca())));
+        assert_ne!(new, old);
+    }
+
+    #[test]
+    fn a_token_beside_a_certificate_of_the_operators_names_nothing() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = DataFolder::open(folder.path()).expect("open");
+        let token = data.link_token(false).expect("draw");
+        assert_eq!(link_token::ca_named(token.reveal()), None);
+        // It may be kept when the development CA comes into use: such edges are told the CA's file.
+        data.certificate("central").expect("make");
+        assert_eq!(data.link_token(true).expect("read"), token);
     }
 
     #[test]
