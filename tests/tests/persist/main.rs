@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "whatever fails here fails the test")]
 
 mod crash;
+mod files;
 mod model;
 mod settings;
 mod suite;
