@@ -159,8 +159,17 @@ impl App {
         ids.iter().filter_map(|id| self.groups.get(*id)).find(|row| &*row.name == name)
     }
 
+    /// In a stable order, which is not that of the ids.
+    pub fn groups_after(&self, after: Option<GroupId>) -> impl Iterator<Item = &Arc<GroupRow>> {
+        self.groups.iter_after(after).map(|(_, row)| row)
+    }
+
     pub fn groups(&self) -> impl Iterator<Item = &Arc<GroupRow>> {
         self.groups.values()
+    }
+
+    pub fn group_count(&self) -> usize {
+        self.groups.len()
     }
 
     /// How many devices are in a group.

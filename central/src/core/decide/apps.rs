@@ -123,7 +123,7 @@ pub(super) fn create_group(
 ) -> Decided {
     let known = app_of(ledger, app)?;
     free_group_name(known, name)?;
-    if known.groups().count() >= GROUPS_PER_APP_MAX {
+    if known.group_count() >= GROUPS_PER_APP_MAX {
         return Err(
             problem::limit(format!("an app has at most {GROUPS_PER_APP_MAX} groups")).into()
         );
