@@ -154,6 +154,8 @@ impl Ledger {
         if full && !open.changes.is_empty() {
             self.close();
         }
+        // Before `ahead` moves on: a batch begins at the seq that comes next.
+        self.open();
         let batch = Batch { first: self.next_seq(), changes };
         self.ahead.apply(&batch)?;
         for change in &batch.changes {

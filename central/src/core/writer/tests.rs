@@ -98,8 +98,13 @@ impl Bench {
         }
     }
 
+    /// The next batch, which begins where a store would take it.
     fn batch(&mut self) -> Option<StoreBatch> {
-        self.writer.poll_batch(self.now)
+        let batch = self.writer.poll_batch(self.now)?;
+        if let Some(changes) = &batch.changes {
+            assert_eq!(changes.first, batch.head.next());
+        }
+        Some(batch)
     }
 
     fn committed(&mut self) -> Published {
