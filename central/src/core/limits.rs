@@ -29,6 +29,9 @@ pub const STRING_VALUE_BYTES_MAX: usize = 1024;
 pub const USER_BYTES_MAX: usize = 256;
 
 pub const MESSAGE_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Arrays and objects within each other in a message's body. The strictest parser that devices are known to have
+/// (.NET's) stops at 64, and an answer puts three around a body.
+pub const MESSAGE_BODY_DEPTH_MAX: usize = 60;
 pub const COLLAPSE_KEY_BYTES_MAX: usize = 64;
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 /// How long an idempotency key is known, in ms.

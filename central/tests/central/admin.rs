@@ -351,7 +351,7 @@ async fn messages_are_created_edited_and_recalled() {
     );
     bench.post(&format!("{path}:recall"), json!(null)).await.json(200);
     bench.patch(&path, json!({"body": 3})).await.problem(409, "recalled");
-    bench.post(&format!("{path}:explode"), json!(null)).await.problem(405, "method-not-allowed");
+    bench.post(&format!("{path}:explode"), json!(null)).await.problem(404, "not-found");
     bench.post(&path, json!(null)).await.problem(405, "method-not-allowed");
     bench
         .post(&format!("{messages}/00000000000000aa:recall"), json!(null))
