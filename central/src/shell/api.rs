@@ -120,9 +120,24 @@ fn routes() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(health::openapi))
         .split_for_parts();
     messages::document_actions(&mut document);
+    name_operations(&mut document);
     let router =
         router.fallback(answer::no_such_route).method_not_allowed_fallback(answer::no_such_method);
     (router, document)
+}
+
+/// Handlers are named within their module, operations within the whole document: `groups_create`.
+fn name_operations(document: &mut utoipa::openapi::OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        let calls =
+            [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+        for operation in calls.into_iter().flatten() {
+            let tag = operation.tags.iter().flatten().next();
+            if let (Some(tag), Some(id)) = (tag, &operation.operation_id) {
+                operation.operation_id = Some(format!("{tag}_{id}"));
+            }
+        }
+    }
 }
 
 /// The OpenAPI document of the admin API, as JSON. Anyone may ask for it, so it is made once.
@@ -178,10 +193,21 @@ mod tests {
     fn the_router_builds_and_every_call_is_documented() {
         let document: serde_json::Value = serde_json::from_str(super::openapi()).unwrap();
         let mut calls = Vec::new();
+        let mut ids = std::collections::BTreeSet::new();
         for (path, item) in document["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {
                 let responses = operation["responses"].as_object().map_or(0, serde_json::Map::len);
                 assert!(responses > 0, "{method} {path} says nothing of its answers");
+                let id = operation["operationId"].as_str().unwrap();
+                assert!(ids.insert(id), "{method} {path} is not the only {id}");
+                for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                    let name = format!("{{{}}}", parameter["name"].as_str().unwrap());
+                    assert_eq!(
+                        parameter["in"] == "path",
+                        path.contains(&name),
+                        "{method} {path} {name}"
+                    );
+                }
                 calls.push(format!("{} {path}", method.to_uppercase()));
             }
         }

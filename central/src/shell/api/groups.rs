@@ -26,7 +26,7 @@ pub(crate) struct NewGroup {
     #[schema(value_type = String)]
     name: Arc<str>,
     #[serde(default = "server")]
-    #[schema(value_type = Option<SetByName>)]
+    #[schema(value_type = SetByName)]
     set_by: SetBy,
 }
 

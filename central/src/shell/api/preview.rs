@@ -21,7 +21,6 @@ pub(crate) struct Audience {
     to: String,
     /// Ids to give, 0 to 1,000.
     #[serde(default = "ten")]
-    #[schema(value_type = Option<usize>)]
     sample: usize,
 }
 
