@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -250,6 +250,21 @@ impl Cluster {
         self.edges[index].start("edge");
     }
 
+    /// Whether central ended by itself, and how.
+    pub fn central_ended(&mut self) -> Option<ExitStatus> {
+        self.central.ended()
+    }
+
+    /// Runs `carillon` with a subcommand and flags of the caller's own, beside the cluster's processes.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn beside(&self, name: &str, subcommand: &str, flags: &[&str]) -> Beside {
+        let mut tier = Tier::new(name, self.folder.path(), Vec::new(), flags);
+        tier.start(subcommand);
+        Beside(tier)
+    }
+
     /// What central has logged so far, one JSON object a line.
     pub fn central_log(&self) -> String {
         self.central.log()
@@ -258,6 +273,30 @@ impl Cluster {
     /// What an edge has logged so far.
     pub fn edge_log(&self, index: usize) -> String {
         self.edges[index].log()
+    }
+}
+
+/// A process that [`Cluster::beside`] started; killed when dropped.
+#[derive(Debug)]
+pub struct Beside(Tier);
+
+impl Beside {
+    /// Waits until it is ready.
+    ///
+    /// # Panics
+    /// If that never comes.
+    pub async fn ready(&mut self, ops: SocketAddr) {
+        self.0.ready(ops).await;
+    }
+
+    /// Whether it ended by itself, and how.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.ended()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.0.log()
     }
 }
 
@@ -290,11 +329,15 @@ impl Tier {
             if ops_get(ops, "/readyz").await.is_ok_and(|(status, _)| status == 200) {
                 return;
             }
-            let ended = self.process.as_mut().and_then(|process| process.try_wait().ok().flatten());
+            let ended = self.ended();
             assert!(ended.is_none(), "{} ended: {ended:?}\n{}", self.name, self.log());
             assert!(began.elapsed() < START_MAX, "{} is not ready\n{}", self.name, self.log());
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut()?.try_wait().expect("wait for a child")
     }
 
     fn kill(&mut self) {
