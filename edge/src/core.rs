@@ -2,9 +2,11 @@
 
 pub mod answer;
 pub mod body;
+pub mod call;
 pub mod decide;
 pub mod keys;
 pub mod limiter;
+pub mod mail;
 pub mod parking;
 pub mod route;
 pub mod sabotage;

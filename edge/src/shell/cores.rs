@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use carillon_world::UpstreamRequest;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,7 +26,9 @@ use tokio_rustls::TlsAcceptor;
 use super::handler::{self, Peer};
 use super::listen;
 use super::state::{Phase, Shared};
-use crate::core::decide::{Asked, Decision, View, decide};
+use crate::core::answer::Answer;
+use crate::core::call::{Call, Step};
+use crate::core::decide::View;
 use crate::core::parking::{Parking, Ticket};
 use crate::core::seal::Entropy;
 
@@ -67,9 +70,10 @@ pub(super) struct Core {
     open: Cell<usize>,
 }
 
-/// What came of looking at a request.
+/// What came of looking at a call.
 pub(super) enum Visit<'a> {
-    Decided(Decision),
+    Answer(Answer),
+    Upstream(UpstreamRequest),
     Parked(Parked<'a>),
     /// No place to park.
     Full,
@@ -103,9 +107,9 @@ impl Core {
         }
     }
 
-    /// Decides a request on the world of this moment; parks it if there is nothing to say yet, and looks again if the
+    /// Looks at a call with the world of this moment; parks it if there is nothing to say yet, and looks again if the
     /// world or the link changed meanwhile.
-    pub(super) fn visit(&self, now: Instant, asked: &Asked<'_>, entropy: Entropy) -> Visit<'_> {
+    pub(super) fn visit(&self, now: Instant, call: &mut Call, entropy: Entropy) -> Visit<'_> {
         loop {
             let live = self.shared.is_live();
             let world = self.shared.world.load();
@@ -119,9 +123,10 @@ impl Core {
                 limits: &self.shared.answer_limits,
                 sabotage: self.shared.config.sabotage,
             };
-            let park = match decide(&view, now, asked, entropy) {
-                Decision::Park(park) => park,
-                decided => return Visit::Decided(decided),
+            let park = match call.look(&view, now, entropy) {
+                Step::Park(park) => park,
+                Step::Answer(answer) => return Visit::Answer(answer),
+                Step::Upstream(request) => return Visit::Upstream(request),
             };
             let (waker, woken) = oneshot::channel();
             let Ok(parked) = self.parking.borrow_mut().park(&park, waker) else {
@@ -148,22 +153,9 @@ impl Core {
 
     /// Wakes those whom what was published concerns.
     fn look_at_mail(&self, mailbox: usize) {
-        let pending = self.shared.mailboxes[mailbox].take();
+        let mail = self.shared.mailboxes[mailbox].take();
         let mut parking = self.parking.borrow_mut();
-        let world = self.shared.world.load();
-        let woken = match world.as_deref() {
-            Some(world) if !pending.all => {
-                let mut woken = Vec::new();
-                for applied in &pending.applied {
-                    woken.append(&mut parking.woken_by(world, applied));
-                }
-                if pending.link {
-                    woken.append(&mut parking.woken_by_link());
-                }
-                woken
-            }
-            _ => parking.all(),
-        };
+        let woken = mail.woken(self.shared.world.load().as_deref(), &parking);
         for ticket in woken {
             // A request that two changes concern is out of the registry after the first.
             if let Some(waker) = parking.remove(ticket) {
