@@ -209,23 +209,25 @@ impl Ledger {
         undone
     }
 
-    /// What is due at `now`, put as changes: at most `most` of them, none if their batch would grow too large.
+    /// Puts the starts and ends that are due at `now`, at most `most` of them. Each is put before the next is looked
+    /// for, because a message that was edited may stand in the schedule more than once.
     ///
     /// # Errors
     /// As [`Ledger::put`].
     pub(crate) fn tick(&mut self, now: Millis, most: usize) -> Result<usize, ApplyError> {
-        let mut changes = Vec::new();
-        while changes.len() < most {
+        let mut count = 0;
+        while count < most {
             let Some((app, id)) = self.schedule.pop(now) else { break };
             let message = self.ahead.world.app(app).and_then(|a| a.message(id));
             let Some(message) = message else { continue };
             match super::schedule::transition(message.row(), now) {
-                Some(state) => changes.push(Change::MessageState { app, id, state }),
+                Some(state) => {
+                    self.put(vec![Change::MessageState { app, id, state }])?;
+                    count += 1;
+                }
                 None => self.schedule.note(message.row()),
             }
         }
-        let count = changes.len();
-        self.put(changes)?;
         Ok(count)
     }
 }

@@ -124,6 +124,23 @@ fn a_message_starts_and_ends_as_committed_changes() {
 }
 
 #[test]
+fn a_message_that_was_edited_before_its_start_starts_once() {
+    let mut bench = Bench::with_app();
+    let (first, second) = (bench.now.plus(1_000), bench.now.plus(2_000));
+    bench.ok(create(CreateMessage { not_before: Some(first), ..message(7) }));
+    let Write::EditMessage(edit) = edit(7, None, "1") else { panic!() };
+    bench.ok(Write::EditMessage(Box::new(EditMessage { not_before: Some(Some(second)), ..*edit })));
+    // Late, as after a store that was down: both times have passed.
+    bench.now = second.plus(1);
+    bench.writer.handle_tick(bench.now);
+    let (app, id, state) = (APP, MessageId::new(7), MessageState::Active);
+    assert_eq!(
+        bench.batch().unwrap().changes.unwrap().changes,
+        [Change::MessageState { app, id, state }]
+    );
+}
+
+#[test]
 fn a_message_whose_end_is_due_is_never_started() {
     let mut bench = Bench::with_app();
     let (start, end) = (bench.now.plus(1_000), bench.now.plus(2_000));
