@@ -46,6 +46,8 @@ pub struct WriterConfig {
     pub retention: u64,
     /// How many changes are kept at most.
     pub retained_changes_max: u64,
+    /// Fewer changes are not worth a purge, which is a change itself: an idle shard would purge for ever.
+    pub purge_changes_min: u64,
     /// What one batch may hold.
     pub batch: BatchLimits,
 }
@@ -55,6 +57,7 @@ impl Default for WriterConfig {
         WriterConfig {
             retention: 7 * 24 * 60 * 60 * 1000,
             retained_changes_max: 1_000_000,
+            purge_changes_min: 1_000,
             batch: BatchLimits::default(),
         }
     }
@@ -157,7 +160,7 @@ impl Writer {
         let shard = self.ledger.committed.world.shard();
         let head = self.ledger.committed.world.seq();
         let draft = self.ledger.batches.front_mut().expect("looked at above");
-        debug_assert_eq!(draft.first, head.next(), "batches follow each other");
+        assert_eq!(draft.first, head.next(), "batches follow each other");
         if !draft.changes.is_empty() {
             draft.sent = Some(Arc::new(Batch {
                 first: draft.first,

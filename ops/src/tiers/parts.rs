@@ -111,6 +111,7 @@ pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
                 changes_max: central.batch_changes_max,
                 bytes_max: central.stream_window.0 / 4,
             },
+            ..WriterConfig::default()
         },
         write_timeout: central.write_timeout,
         log_bytes_max: central.log_bytes_max.0,

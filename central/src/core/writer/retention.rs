@@ -12,8 +12,6 @@ use crate::core::limits::PURGE_STEP;
 
 /// A week has 1,008 samples.
 const SAMPLE_EVERY: u64 = 10 * 60 * 1000;
-/// A purge is a change itself, so that an idle shard would purge for ever if fewer were worth it.
-const PURGE_WORTH: u64 = 1_000;
 
 #[derive(Debug)]
 pub(super) struct Retention {
@@ -42,7 +40,7 @@ impl Retention {
                 break;
             }
         }
-        let worth = target.since(horizon) >= PURGE_WORTH;
+        let worth = target.since(horizon) >= self.config.purge_changes_min;
         worth.then(|| Change::Purge { horizon: target.min(horizon.plus(PURGE_STEP)) })
     }
 }
