@@ -19,6 +19,7 @@ mod tables;
 mod url;
 
 pub use durability::UnsafeSetting;
+pub use epoch::{Holding, Verdict, judge_claim};
 pub use error::{CommitError, StoreError};
 pub use mysql::MysqlStore;
 pub use sqlite::SqliteStore;

@@ -324,8 +324,8 @@ impl Sender {
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn items_in_flight(&self) -> usize {
+    /// Batches and chunks that were sent and not acknowledged.
+    pub fn items_in_flight(&self) -> usize {
         match &self.stage {
             Stage::Streaming(streaming) => streaming.flow.items(),
             _ => 0,
