@@ -211,6 +211,19 @@ impl Writer {
         self.stage = Stage::InDoubt;
     }
 
+    /// The store cannot be asked what became of the batch in doubt. What was decided on top of it never went to the
+    /// store: its callers are told so rather than kept waiting, and nothing of it will be applied.
+    pub fn handle_away(&mut self) {
+        debug_assert!(self.is_in_doubt(), "else there is nothing to ask");
+        for pending in self.ledger.roll_back(true).into_iter().flat_map(|draft| draft.waiting) {
+            // What began in the batch in doubt may be applied so far.
+            let is_bulk =
+                matches!(pending.write, Write::Members { .. } | Write::ImportDevices { .. });
+            let problem = if is_bulk { problem::outcome_unknown() } else { problem::unavailable() };
+            self.refuse(vec![pending], &problem);
+        }
+    }
+
     /// A new epoch began after `began_after`, which settles what was in doubt: what the store had by then is
     /// committed, what it had not never will be.
     pub fn handle_epoch(&mut self, now: Millis, lineage: &Lineage, began_after: Seq) -> Published {

@@ -30,7 +30,7 @@ use utoipa_axum::routes;
 
 use self::answer::Refusal;
 use super::shared::Shared;
-use super::writer_task::WriteHandle;
+use super::write_handle::WriteHandle;
 use crate::config::AdminConfig;
 use crate::core::problem;
 use crate::core::write::{Reply, Write};

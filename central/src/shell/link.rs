@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::shared::{Phase, Shared, reached};
-use super::writer_task::WriteHandle;
+use super::write_handle::WriteHandle;
 use crate::config::LinkConfig;
 use crate::core::auth::Token;
 use crate::core::keys::{RootSecret, day_of};

@@ -44,11 +44,18 @@ impl Faults {
         self.0.store(2, Ordering::SeqCst);
     }
 
+    /// Lose every batch, say that nothing is known, and do not answer when asked.
+    pub(crate) fn away(&self) {
+        self.0.store(AWAY, Ordering::SeqCst);
+    }
+
     /// Lose the next batch, and say that nothing is known.
     pub(crate) fn lose_batch(&self) {
         self.0.store(3, Ordering::SeqCst);
     }
 }
+
+const AWAY: u8 = 5;
 
 /// A store that fails on request.
 #[derive(Debug)]
@@ -67,6 +74,9 @@ impl Store for FaultyStore {
         shard: ShardId,
         claim: EpochClaim,
     ) -> Result<Opening, StoreError> {
+        if self.faults.0.load(Ordering::SeqCst) == AWAY {
+            return Err(broken());
+        }
         self.inner.begin_epoch(shard, claim).await
     }
     async fn load(
@@ -88,7 +98,7 @@ impl Store for FaultyStore {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let fault = self.faults.0.load(Ordering::SeqCst);
-        if fault >= 2 {
+        if fault >= 2 && fault != AWAY {
             self.faults.none();
         }
         match fault {
@@ -102,7 +112,7 @@ impl Store for FaultyStore {
         }
     }
     async fn clock(&mut self) -> Result<Millis, StoreError> {
-        if self.faults.0.load(Ordering::SeqCst) == 1 {
+        if matches!(self.faults.0.load(Ordering::SeqCst), 1 | AWAY) {
             Err(broken())
         } else {
             self.inner.clock().await

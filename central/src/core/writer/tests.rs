@@ -428,6 +428,30 @@ fn a_doubt_ends_with_a_refusal_when_the_new_epoch_began_before_the_batch() {
     assert_eq!(bench.state(follower), "ok", "decided again without the lost batch");
 }
 
+#[test]
+fn what_was_decided_on_top_of_a_doubt_is_refused_when_nobody_can_settle_it() {
+    let mut bench = Bench::with_app();
+    let doubted = bench.write(group(1, "a"));
+    let batch = bench.batch().unwrap();
+    let (follower, bulk) =
+        (bench.write(group(2, "b")), bench.write(import(vec![line(1, 7, "KE")])));
+    bench.writer.handle_unknown();
+    for _ in 0..2 {
+        bench.writer.handle_away();
+        bench.drain();
+    }
+    assert_eq!((bench.state(doubted), bench.state(follower)), ("waits", "unavailable"));
+    assert_eq!(bench.state(bulk), "outcome-unknown", "it may have begun in the batch in doubt");
+    assert_eq!(bench.writer.pending(), 1);
+    bench.writer.handle_epoch(bench.now, &lineage(&[(1, 0), (9, 5)]), batch.last());
+    bench.drain();
+    assert_eq!(bench.state(doubted), "ok");
+    assert!(bench.batch().is_none(), "nothing is left of what was refused");
+    let again = bench.write(group(2, "b"));
+    bench.settle();
+    assert_eq!(bench.state(again), "ok");
+}
+
 /// Any order of writes, commits and refusals leaves the world that the committed batches make.
 #[test]
 fn the_published_world_is_what_the_committed_batches_make() {

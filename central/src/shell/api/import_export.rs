@@ -33,7 +33,7 @@ use crate::core::limits::{
 use crate::core::problem;
 use crate::core::write::{Answer, BadLine, Reply, Write};
 use crate::shell::random;
-use crate::shell::writer_task::Waiting;
+use crate::shell::write_handle::Waiting;
 
 /// Writes of one import that are under way at a time.
 const CHUNKS_MAX: usize = 4;

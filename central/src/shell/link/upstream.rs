@@ -6,7 +6,7 @@ use carillon_world::{DeviceId, UpstreamReply, UpstreamRequest};
 use crate::core::problem;
 use crate::core::upstream::{reply_of, write_of};
 use crate::shell::random;
-use crate::shell::writer_task::WriteHandle;
+use crate::shell::write_handle::WriteHandle;
 
 /// The encoded reply to an encoded request.
 pub(super) async fn answer(writes: &WriteHandle, body: &[u8]) -> Bytes {
