@@ -30,6 +30,9 @@ pub(crate) const CREATE_VERSIONS: &str = "CREATE TABLE IF NOT EXISTS schema_vers
 /// The highest version; NULL before the first.
 pub(crate) const SELECT_VERSION: &str = "SELECT MAX(version) FROM schema_version";
 
+/// Runs in both: a write that leaves everything as it is.
+pub(crate) const WRITE_NOTHING: &str = "UPDATE installation SET shards = shards";
+
 /// Which of `all` are still to be run on a store of version `found` (0: empty).
 ///
 /// # Errors

@@ -182,11 +182,11 @@ impl Store for SqliteStore {
     }
 
     async fn ping(&mut self) -> Result<(), StoreError> {
-        // Reads the file, unlike `SELECT 1`.
         self.call(|worker| {
-            let read = "SELECT COUNT(*) FROM installation";
-            let rows = worker.connection()?.query_row(read, [], |row| row.get::<_, i64>(0));
-            rows.map(|_| ()).map_err(down("read the SQLite store"))
+            let down = down("write to the SQLite store");
+            let transaction = begin(worker.connection()?).map_err(down)?;
+            transaction.execute(migrate::WRITE_NOTHING, []).map_err(down)?;
+            transaction.rollback().map_err(down)
         })
         .await
     }

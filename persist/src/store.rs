@@ -137,7 +137,11 @@ pub trait Store: Send {
     /// The store's clock, which counts.
     fn clock(&mut self) -> impl Future<Output = Result<Millis, StoreError>> + Send;
 
-    /// Whether the store answers.
+    /// Whether the store would take a batch: it writes, and takes that back. To be asked after a batch was refused,
+    /// since a store that is locked, full or read-only still tells the time.
+    ///
+    /// # Errors
+    /// If it would not.
     fn ping(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// The number of shards, as written when the store was created.

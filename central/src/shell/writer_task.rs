@@ -318,8 +318,14 @@ impl<S: Store + 'static> WriterTask<S> {
             }));
         } else if Instant::now() >= self.clock_at {
             self.clock_at = Instant::now() + READ_EVERY;
+            let is_up = self.shared.health.is_store_up();
             self.work = Some(Box::pin(async move {
-                let result = store.clock().await;
+                // A store that took no batch may tell the time all the same.
+                let pinged = if is_up { Ok(()) } else { store.ping().await };
+                let result = match pinged {
+                    Ok(()) => store.clock().await,
+                    Err(error) => Err(error),
+                };
                 (store, Done::Clock(result))
             }));
         } else if let Some(batch) = self.writer.poll_batch(now) {

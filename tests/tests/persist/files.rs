@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use carillon_persist::{AnyStore, EpochClaim, Store as _, StoreOptions, StoreUrl};
 use carillon_world::ShardId;
@@ -39,4 +40,21 @@ async fn the_embedded_store_is_for_its_owner_alone() {
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o640)).unwrap();
     let _store = open(&file).await;
     assert_eq!(modes(folder.path()), wanted.map(|name| (name.to_owned(), 0o640)));
+}
+
+/// Whoever asks whether a batch would be taken must not be told the time instead.
+#[tokio::test]
+async fn a_file_that_another_process_has_locked_tells_the_time_but_takes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("carillon.db");
+    let options =
+        StoreOptions { connect_timeout: Duration::from_millis(50), ..StoreOptions::default() };
+    let mut store = AnyStore::open(&StoreUrl::Sqlite(file.clone()), &options).await.unwrap();
+    store.ping().await.unwrap();
+    let other = rusqlite::Connection::open(&file).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    store.clock().await.unwrap();
+    store.ping().await.unwrap_err();
+    other.execute_batch("ROLLBACK").unwrap();
+    store.ping().await.unwrap();
 }
