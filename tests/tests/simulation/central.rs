@@ -296,7 +296,8 @@ impl Sim {
     }
 
     fn publish(&mut self, published: Published) {
-        let delay = self.random.below(3);
+        // A thread may lose its turn between the two.
+        let delay = if self.random.percent(10) { 40 } else { self.random.below(3) };
         self.log_all();
         let central = self.central.as_mut().expect("it publishes");
         central.world = published.world;

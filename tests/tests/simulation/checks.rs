@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use carillon_client::{Cursor as Sealed, Operation};
 use carillon_edge::core::answer::Answer;
-use carillon_edge::core::seal;
-use carillon_world::{Cursor, DeviceId, MessageState, World};
+use carillon_edge::core::seal::{self, Session};
+use carillon_world::{Cursor, DeviceId, MessageState, Millis, World};
 use serde_json::Value;
 
 use crate::edge::Request;
@@ -43,19 +43,18 @@ impl Sim {
         cursor.expect("only the edges' own cursors are about")
     }
 
-    /// The device that asks, and the cursor it presents.
-    fn shown(&self, http: &http::Request<Bytes>) -> (u64, Option<(String, Cursor)>) {
+    /// The session that a request shows, and the cursor it presents.
+    fn shown(&self, http: &http::Request<Bytes>) -> (Session, Option<(String, Cursor)>) {
         let text = |name| http.headers().get(name).map(|v| v.to_str().expect("ASCII").to_owned());
         let bearer = text("authorization").expect("a session");
         let session = seal::open_session(&self.keychain.ring, &bearer["Bearer ".len()..]);
         let session = session.expect("only the edges' own sessions are about");
         assert_eq!(session.app, APP);
-        let device = session.device.get();
         let cursor = text("carillon-cursor").map(|sealed| {
-            let cursor = self.open(device, &sealed);
+            let cursor = self.open(session.device.get(), &sealed);
             (sealed, cursor)
         });
-        (device, cursor)
+        (session, cursor)
     }
 
     /// An edge answers. P2: from one world, and what it says leads from what the device had to what it should have
@@ -79,7 +78,10 @@ impl Sim {
             return;
         }
         let w = self.edges[edge].seq().expect("who answers has a world");
-        let (device, shown) = self.shown(&request.http);
+        let (session, shown) = self.shown(&request.http);
+        let device = session.device.get();
+        let record = self.oracle.device(device, w).expect("who is answered is known");
+        assert_eq!(record.generation, session.generation.seq.get(), "P8: a session that ended");
         let presented = shown.as_ref().map_or(Cursor::EMPTY, |(_, cursor)| *cursor);
         for position in [presented.floor, presented.held].into_iter().flatten() {
             assert!(position.seq.get() <= w, "P4: answered at {w} who has seen {position:?}");
@@ -207,9 +209,9 @@ impl Sim {
         let waiting: Vec<(u64, u64)> = self.edges[edge]
             .awaiting_news()
             .map(|request| {
-                let (device, cursor) = self.shown(&request.http);
+                let (session, cursor) = self.shown(&request.http);
                 let held = cursor.and_then(|(_, cursor)| cursor.held).expect("nothing is new");
-                (device, held.seq.get())
+                (session.device.get(), held.seq.get())
             })
             .collect();
         for (device, held) in waiting {
@@ -263,6 +265,9 @@ impl Sim {
     /// P1: all is at rest, so every client holds exactly what it should have, ids, tags and bodies.
     pub(crate) fn check_rest(&mut self) {
         let head = self.oracle.head();
+        // Ticks pause for a second after a batch was refused.
+        let overdue = self.oracle.overdue(Millis(self.clock().0 - 2_000));
+        assert!(overdue.is_empty(), "P1: {overdue:x?} should have started or ended");
         for which in 0..self.clients.len() {
             let client = &self.clients[which];
             let device = client.id().expect("enrolled");

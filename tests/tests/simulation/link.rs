@@ -167,8 +167,18 @@ impl Sim {
             // Nobody reads it any more.
             _ => {}
         }
+        if self.faults && self.walks(id) && self.random.percent(4) {
+            self.trace.count("cut snapshots");
+            self.cut(id);
+        }
         self.central_turn();
         self.pump(id);
+    }
+
+    /// Whether a snapshot is under way, and a cut would leave a part of it.
+    fn walks(&self, id: u64) -> bool {
+        let walks = |edge: usize| self.edges[edge].receiver.snapshot_partitions().is_some();
+        self.links.get(&id).is_some_and(|link| link.edge_open && walks(link.edge))
     }
 
     fn central_receives(&mut self, id: u64, piece: &Bytes) {

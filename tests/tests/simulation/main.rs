@@ -4,6 +4,7 @@
 //!
 //! `SIM_SEEDS=2000` runs more seeds than the 200 of every change, `SIM_SEED=7` that one alone.
 
+mod admin;
 mod calls;
 mod central;
 mod checks;
@@ -32,7 +33,7 @@ use sim::Sim;
 const SEEDS: u64 = 200;
 
 /// What 200 seeds have to see at least, else they do not test what they say.
-const FLOORS: [(&str, u64); 45] = [
+const FLOORS: [(&str, u64); 46] = [
     ("steps", 4_000_000),
     ("rests", 600),
     ("changes", 30_000),
@@ -50,6 +51,7 @@ const FLOORS: [(&str, u64); 45] = [
     ("client store failures", 300),
     ("connections", 1_300),
     ("cuts", 500),
+    ("cut snapshots", 100),
     ("stalls", 700),
     ("silent links", 150),
     ("silent centrals", 150),

@@ -181,6 +181,19 @@ impl Oracle {
         self.messages.get(&id).map(Vec::as_slice)
     }
 
+    /// Messages whose start or end was due at `then`.
+    pub(crate) fn overdue(&self, then: Millis) -> Vec<u64> {
+        let is_overdue = |revision: &Revision| match revision.state {
+            MessageState::Scheduled => {
+                revision.not_before.is_none_or(|at| at <= then) || revision.expires_at <= then
+            }
+            MessageState::Active => revision.expires_at <= then,
+            MessageState::Expired | MessageState::Recalled => false,
+        };
+        let last = self.messages.iter().filter_map(|(id, v)| Some((*id, &v.last()?.1)));
+        last.filter(|(_, revision)| is_overdue(revision)).map(|(id, _)| id).collect()
+    }
+
     pub(crate) fn active_messages(&self) -> usize {
         let active = |v: &&Vec<(u64, Revision)>| {
             v.last().is_some_and(|(_, r)| r.state == MessageState::Active)

@@ -57,6 +57,8 @@ impl Plain {
 /// A device as it was committed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Record {
+    /// The seq that made its present sessions valid.
+    pub(crate) generation: u64,
     pub(crate) attributes: BTreeMap<u64, Plain>,
     pub(crate) groups: BTreeSet<u64>,
 }
@@ -64,6 +66,7 @@ pub(crate) struct Record {
 impl Record {
     pub(crate) fn of(row: &DeviceRow) -> Record {
         Record {
+            generation: row.generation.get(),
             attributes: row.attributes.iter().map(|(id, v)| (id.get(), Plain::of(v))).collect(),
             groups: row.groups.iter().map(|id| id.get()).collect(),
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use carillon_world::Millis;
 
+use crate::admin::AdminCall;
 use crate::central::Central;
 use crate::device::{Client, Delivery};
 use crate::edge::{Asker, Edge, Request};
@@ -16,7 +17,6 @@ use crate::plan::{Fault, Keychain, Plan};
 use crate::random::Random;
 use crate::store::Store;
 use crate::trace::Trace;
-use crate::workload::AdminCall;
 
 /// How long everything may take to come to rest, in ms: schedules and ends that were set go by, and long polls end.
 const REST_MAX: u64 = 600_000;

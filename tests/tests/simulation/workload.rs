@@ -4,15 +4,16 @@
 use std::collections::BTreeMap;
 
 use carillon_central::core::input::{GroupRef, ImportLine, ProfileEdit, Scalar};
-use carillon_central::core::write::{
-    Answer, CreateMessage, EditMessage, IdempotencyKey, Reply, Write,
-};
+use carillon_central::core::write::{CreateMessage, EditMessage, IdempotencyKey, Write};
+
 use carillon_client::{Command, ProfilePatch, Receipt, ReceiptKind, Secret};
 use carillon_expr::{AttributeId, GroupId, Number, Type};
 use carillon_world::{
     AppId, DeviceId, MessageId, MessageState, Millis, Priority, SecretHash, SetBy,
 };
 
+use crate::admin::AdminCall;
+use crate::device::Client;
 use crate::predicate::{Kind, Names, Plain, Predicate};
 use crate::sim::{Event, Sim};
 
@@ -37,15 +38,6 @@ pub(crate) const GROUPS: [(u64, &str, SetBy); 5] = [
     (0x24, "news", SetBy::Both),
     (0x25, "late", SetBy::Server),
 ];
-
-/// A call of the admin that is not answered.
-#[derive(Clone, Debug)]
-pub(crate) struct AdminCall {
-    write: Write,
-    /// The number of the body, for a create.
-    created: Option<u64>,
-    tries: u32,
-}
 
 fn kinds() -> Vec<(u64, Kind)> {
     ATTRIBUTES[..4].iter().map(|&(id, _, kind, _)| (id, kind)).collect()
@@ -76,74 +68,6 @@ impl Sim {
         ImportLine { line: 1, id, secret: None, user, attributes, groups, tokens: None }
     }
 
-    pub(crate) fn ask(&mut self, write: Write) {
-        self.call(AdminCall { write, created: None, tries: 0 });
-    }
-
-    fn call(&mut self, call: AdminCall) {
-        let number = self.draw_number();
-        let delay = if self.faults { self.random.within(1, 60) } else { 1 };
-        self.admin.insert(number, call);
-        self.after(delay, Event::AdminAsks { number });
-    }
-
-    pub(crate) fn admin_asks(&mut self, number: u64) {
-        if self.faults && self.random.percent(2) {
-            return self.admin_hears_nothing(number);
-        }
-        let write = self.admin[&number].write.clone();
-        self.admin_writes(number, write);
-    }
-
-    /// The admin does not know what became of the call: with a key it is repeated, as another request would be.
-    pub(crate) fn admin_hears_nothing(&mut self, number: u64) {
-        let Some(mut call) = self.admin.remove(&number) else { return };
-        let Write::CreateMessage(create) = &mut call.write else { return };
-        create.id = MessageId::new(self.random.draw());
-        call.tries += 1;
-        assert!(call.tries < 200, "a create is never answered");
-        let number = self.draw_number();
-        self.admin.insert(number, call);
-        let pause = self.random.within(100, 2_000);
-        self.trace.count("repeated creates");
-        self.after(pause, Event::AdminAsks { number });
-    }
-
-    pub(crate) fn admin_hears(&mut self, number: u64, answer: Answer) {
-        if self.faults && self.random.percent(3) {
-            return self.admin_hears_nothing(number);
-        }
-        let Some(call) = self.admin.get(&number) else { return };
-        match answer.result {
-            Err(problem) if problem.status == 503 && call.created.is_some() => {
-                return self.admin_hears_nothing(number);
-            }
-            Err(problem) => {
-                let ours = problem.status >= 500 && problem.status != 503;
-                assert!(!ours, "central fails on {:?}: {problem:?}", call.write);
-                self.trace.count("refused writes");
-            }
-            Ok(Reply::Created(created)) => {
-                let body = call.created.expect("it was a create");
-                let revisions = self.oracle.message(created.id.get());
-                let (_, first) = &revisions.expect("P3: an acknowledged create is durable")[0];
-                assert_eq!(first.number, 1);
-                self.acknowledged.insert((created.id.get(), body));
-            }
-            Ok(Reply::Message { row, .. }) => {
-                let revisions = self.oracle.message(row.id.get()).expect("it was created");
-                let known = revisions.iter().any(|(_, r)| {
-                    (r.number, r.state) == (row.revision, row.state)
-                        && r.to.text(None) == *row.to
-                        && r.tag == row.variants[0].tag.get()
-                });
-                assert!(known, "P3: the acknowledged edit of {} is durable", row.id);
-            }
-            Ok(_) => self.trace.count("acknowledged"),
-        }
-        self.admin.remove(&number);
-    }
-
     /// One write of somebody, and the next soon.
     pub(crate) fn work(&mut self) {
         if !self.works {
@@ -155,7 +79,8 @@ impl Sim {
             0..26 if self.oracle.active_messages() < 25 => self.create(),
             0..34 => self.recall(),
             34..58 => self.edit(),
-            58..68 => self.move_members(),
+            58..65 => self.move_members(),
+            65..68 => self.flicker(),
             68..76 => self.patch_device(),
             76..78 => {
                 let device = self.some_device();
@@ -308,6 +233,18 @@ impl Sim {
         let devices = (0..self.random.within(1, 8)).map(|_| self.some_device()).collect();
         let (group, join) = (GroupRef::Id(GroupId::new(id)), self.random.percent(55));
         self.ask(Write::Members { app: APP, group, join, devices });
+    }
+
+    /// A group loses devices and gets them back at once: who looks in between must not think that nothing happened.
+    fn flicker(&mut self) {
+        let (id, ..) = *self.random.pick(&GROUPS);
+        let devices: Vec<DeviceId> =
+            self.clients.iter().filter_map(Client::id).map(DeviceId::new).collect();
+        for (join, after) in [(false, 0), (true, self.random.within(20, 400))] {
+            let (group, devices) = (GroupRef::Id(GroupId::new(id)), devices.clone());
+            let write = Write::Members { app: APP, group, join, devices };
+            self.call_after(after, AdminCall { write, created: None, tries: 0 });
+        }
     }
 
     fn patch_device(&mut self) {
