@@ -227,8 +227,10 @@ impl Worker {
     fn connect(&self) -> rusqlite::Result<Connection> {
         // It holds push tokens and the hashes of secrets, so it is made for its owner alone; SQLite gives its log and
         // index the same mode. A file that is there keeps the mode that somebody chose for it. What prevents it
-        // from being made SQLite says next.
-        let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.path);
+        // from being made SQLite says next. Names with a colon in front are SQLite's own and no files.
+        if !self.path.to_string_lossy().starts_with(':') {
+            let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.path);
+        }
         let connection = Connection::open(&self.path)?;
         connection.busy_timeout(self.busy_timeout)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
