@@ -241,9 +241,11 @@ impl Sim {
         self.pump_all();
     }
 
-    /// The edge's timer for its link, wherever the receiver wants it now.
-    pub(crate) fn edge_timer(&mut self, edge: usize) {
-        let Some(at) = self.edges[edge].receiver.poll_timeout() else { return };
+    /// The edge's timer for its link: when the receiver has something to write, or if that is in vain, when it gives up.
+    pub(crate) fn edge_timer(&mut self, edge: usize, is_full: bool) {
+        let receiver = &self.edges[edge].receiver;
+        let at = if is_full { receiver.silent_at() } else { receiver.poll_timeout() };
+        let Some(at) = at else { return };
         let at = self.millis(at).max(self.now + 1);
         let it = &mut self.edges[edge];
         if at < it.timer_at || it.timer_at <= self.now {
@@ -265,7 +267,6 @@ impl Sim {
             self.edge_end(link);
         }
         self.pump(link);
-        self.edge_timer(edge);
     }
 }
 

@@ -118,7 +118,13 @@ impl Sim {
             }
         }
         let (latency, stalled_until, edge) = (link.latency, link.stalled_until, link.edge);
-        let wakes = link.central_open.then(|| link.sender.poll_timeout());
+        // What is due cannot go while the pipe is full: waiting for it would be spinning.
+        let is_full = link.down.bytes.len() >= PIPE_BYTES;
+        let wakes = link.central_open.then(|| match is_full {
+            true => link.sender.silent_at(),
+            false => link.sender.poll_timeout(),
+        });
+        let edge_is_full = link.up.bytes.len() >= PIPE_BYTES;
         if link.closing && link.down.bytes.is_empty() && link.central_open {
             self.central_end(id);
         }
@@ -133,7 +139,7 @@ impl Sim {
             link.timer_at = at;
             self.at(at, Event::LinkTimer { link: id });
         }
-        self.edge_timer(edge);
+        self.edge_timer(edge, edge_is_full);
     }
 
     pub(crate) fn pump_all(&mut self) {

@@ -34,7 +34,7 @@ const SEEDS: u64 = 200;
 
 /// What 200 seeds have to see at least, else they do not test what they say.
 const FLOORS: [(&str, u64); 46] = [
-    ("steps", 4_000_000),
+    ("steps", 2_000_000),
     ("rests", 600),
     ("changes", 30_000),
     ("writes", 30_000),

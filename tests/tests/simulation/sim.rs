@@ -22,6 +22,8 @@ use crate::trace::Trace;
 const REST_MAX: u64 = 600_000;
 /// Times that a run comes to rest.
 const ROUNDS: usize = 3;
+/// More than ever happens in one ms, unless nodes keep each other busy for ever.
+const STEPS_A_MOMENT_MAX: u32 = 10_000;
 
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -82,6 +84,8 @@ pub(crate) struct Sim {
     pub(crate) now: u64,
     planned: BinaryHeap<Reverse<Planned>>,
     planned_count: u64,
+    /// How much has happened at this moment.
+    steps_now: u32,
     next_number: u64,
     pub(crate) random: Random,
     pub(crate) plan: Plan,
@@ -113,6 +117,7 @@ impl Sim {
             now: 0,
             planned: BinaryHeap::new(),
             planned_count: 0,
+            steps_now: 0,
             next_number: 10,
             random,
             plan,
@@ -191,6 +196,8 @@ impl Sim {
 
     fn step(&mut self) {
         let Some(Reverse(next)) = self.planned.pop() else { panic!("nothing will ever happen") };
+        self.steps_now = if next.at == self.now { self.steps_now + 1 } else { 0 };
+        assert!(self.steps_now < STEPS_A_MOMENT_MAX, "time stands still: {:?}", next.event);
         self.now = next.at;
         self.trace.count("steps");
         self.happens(next.event);
