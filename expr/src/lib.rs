@@ -16,34 +16,44 @@
 //! - An attribute that a device lacks makes a comparison *unknown*, never false; only what is *true*
 //!   makes a recipient.
 
+mod calendar;
 mod ids;
+mod point;
 mod schema;
 mod value;
 
 mod diagnostic;
+mod expression;
+mod fold;
+mod glob;
 mod tree;
 
 mod check;
 mod parse;
-
-mod eval;
 mod print;
+
+mod compile;
+mod eval;
+mod sets;
 mod terms;
 
 #[doc(hidden)]
 pub use ids::serde_support as __serde;
 
+pub use calendar::{Date, ParseTimeError, Time};
 pub use diagnostic::{Diagnostic, DiagnosticKind, Diagnostics};
-pub use eval::Truth;
-pub use ids::{AttributeId, GroupId, ParseIdError, parse_id};
+pub use eval::{Truth, sample_hash_of};
+pub use expression::Expression;
+pub use ids::{AttributeId, AudienceId, GroupId, ParseIdError, parse_id};
 pub use parse::Limits;
+pub use point::Point;
 pub use schema::{
-    NAME_BYTES_MAX, Profile, Schema, is_reserved, valid_attribute_name, valid_group_name,
+    Context, NAME_BYTES_MAX, Profile, Schema, is_reserved, valid_attribute_name, valid_group_name,
 };
-pub use terms::{Term, Terms};
-pub use tree::Expression;
+pub use sets::{Columns, Difference};
+pub use terms::{Term, Terms, visit_terms};
 pub use value::{
-    Number, ParseTypeError, ParseVersionError, Type, VERSION_COMPONENTS_MAX, Value, Version,
+    Number, ParseTypeError, ParseVersionError, Set, Type, VERSION_COMPONENTS_MAX, Value, Version,
 };
 
 #[cfg(test)]
