@@ -167,8 +167,9 @@ impl FromStr for Time {
     fn from_str(text: &str) -> Result<Self, ParseTimeError> {
         const FORM: ParseTimeError = ParseTimeError::Time;
         let (date, rest) = text.split_once('T').ok_or(FORM)?;
-        let date: Date =
-            date.parse().map_err(|error| if error == ParseTimeError::Date { FORM } else { error })?;
+        let date: Date = date
+            .parse()
+            .map_err(|error| if error == ParseTimeError::Date { FORM } else { error })?;
         let zone = rest.find(['Z', '+', '-']).ok_or(FORM)?;
         let (clock, zone) = rest.split_at(zone);
         let minute = clock.get(..5).and_then(clock_minutes).ok_or(FORM)?;
@@ -264,7 +265,10 @@ pub(crate) fn print_span(ms: i64) -> String {
     [(MS_PER_DAY, 'd'), (3_600_000, 'h'), (60_000, 'm')]
         .into_iter()
         .find(|(unit, _)| ms % unit == 0)
-        .map_or_else(|| format!("{}s", ms / 1_000), |(unit, letter)| format!("{}{letter}", ms / unit))
+        .map_or_else(
+            || format!("{}s", ms / 1_000),
+            |(unit, letter)| format!("{}{letter}", ms / unit),
+        )
 }
 
 /// Whether a duration is a whole number of days, and how many.
@@ -294,9 +298,9 @@ pub(crate) const fn weekday(days_since_1970: i64) -> i64 {
 
 /// At most 9 decimal digits.
 fn digits(bytes: &[u8]) -> Option<i32> {
-    bytes.iter().try_fold(0, |sum: i32, b| {
-        b.is_ascii_digit().then(|| sum * 10 + i32::from(b - b'0'))
-    })
+    bytes
+        .iter()
+        .try_fold(0, |sum: i32, b| b.is_ascii_digit().then(|| sum * 10 + i32::from(b - b'0')))
 }
 
 /// Year, month and day; the algorithm is `civil_from_days` of Howard Hinnant, "chrono-Compatible
@@ -396,9 +400,13 @@ mod tests {
 
     #[test]
     fn durations_have_one_unit() {
-        for (text, ms) in
-            [("90s", 90_000), ("15m", 900_000), ("36h", 129_600_000), ("2w", 14 * MS_PER_DAY), ("0d", 0)]
-        {
+        for (text, ms) in [
+            ("90s", 90_000),
+            ("15m", 900_000),
+            ("36h", 129_600_000),
+            ("2w", 14 * MS_PER_DAY),
+            ("0d", 0),
+        ] {
             assert_eq!(parse_span(text), Some(ms));
             assert_eq!(parse_span(&print_span(ms)), Some(ms));
         }
@@ -411,7 +419,9 @@ mod tests {
 
     #[test]
     fn weekdays_are_counted_from_monday() {
-        for (text, day) in [("1970-01-01", 3), ("2026-11-21", 5), ("2026-11-22", 6), ("1969-12-29", 0)] {
+        for (text, day) in
+            [("1970-01-01", 3), ("2026-11-21", 5), ("2026-11-22", 6), ("1969-12-29", 0)]
+        {
             assert_eq!(weekday(i64::from(text.parse::<Date>().unwrap().days())), day, "{text}");
         }
     }

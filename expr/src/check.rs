@@ -124,6 +124,9 @@ impl Names {
 
 /// The word of `words` that is near to `name`.
 pub(crate) fn near_word(name: &str, words: &[&str]) -> Option<String> {
+    if name.len() < 2 {
+        return None;
+    }
     let mut nearest = Nearest::new(name);
     words.iter().for_each(|word| nearest.offer(word));
     nearest.finish()

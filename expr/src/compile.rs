@@ -33,7 +33,11 @@ pub(crate) enum DagNode {
     Test(u32),
     Not(u32),
     /// At least two distinct kids.
-    Chain { join: Join, from: u32, to: u32 },
+    Chain {
+        join: Join,
+        from: u32,
+        to: u32,
+    },
 }
 
 /// A question about a node: whether it is true (`wanted`) or false.
@@ -57,7 +61,11 @@ pub(crate) enum Asked<'a> {
     /// Whether the test is true, or false.
     Test(&'a Test, u32, bool),
     /// The same question of all kids, which must all hold, or one of them.
-    Kids { all: bool, kids: &'a [u32], wanted: bool },
+    Kids {
+        all: bool,
+        kids: &'a [u32],
+        wanted: bool,
+    },
 }
 
 impl Dag {
@@ -99,7 +107,8 @@ impl Dag {
         let seen = self.reached(Ask { node: self.root, wanted: true });
         self.nodes.iter().enumerate().any(|(at, node)| match node {
             DagNode::Test(test) => {
-                (seen[at * 2] > 0 || seen[at * 2 + 1] > 0) && self.tests[*test as usize].is_volatile()
+                (seen[at * 2] > 0 || seen[at * 2 + 1] > 0)
+                    && self.tests[*test as usize].is_volatile()
             }
             _ => false,
         })
@@ -147,10 +156,8 @@ impl Dag {
 
     pub(crate) fn of(tree: &Tree, audiences: &BTreeMap<AudienceId, Expression>) -> Self {
         let mut builder = Builder::default();
-        let imported: BTreeMap<AudienceId, u32> = audiences
-            .iter()
-            .map(|(id, audience)| (*id, builder.import(audience.dag())))
-            .collect();
+        let imported: BTreeMap<AudienceId, u32> =
+            audiences.iter().map(|(id, audience)| (*id, builder.import(audience.dag()))).collect();
         let mut made: Vec<u32> = Vec::with_capacity(tree.nodes().len());
         for node in tree.nodes() {
             made.push(match node {

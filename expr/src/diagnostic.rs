@@ -11,11 +11,15 @@ use annotate_snippets::{AnnotationKind, Level, Origin, Padding, Renderer, Snippe
 /// The most diagnostics for one text; what comes after them is not reported.
 pub(crate) const DIAGNOSTICS_MAX: usize = 100;
 
-/// The most characters of a source line that [`Diagnostic::render`] shows.
-const SHOWN_MAX: usize = 100;
+/// The most characters of a source line that are handed to the library, which shows what fits a
+/// terminal of it. A line of 64 KiB is cut before.
+const SHOWN_MAX: usize = 2_000;
 
-/// Characters shown before the fault when a line has to be cut.
-const SHOWN_BEFORE: usize = 40;
+/// Characters kept before the fault when a line has to be cut.
+const SHOWN_BEFORE: usize = 500;
+
+/// What stands for the name of a file.
+const PATH: &str = "expression";
 
 /// The most characters of source that a message quotes.
 const QUOTED_MAX: usize = 40;
@@ -179,9 +183,14 @@ impl Diagnostic {
             .line_start(self.line)
             .fold(false)
             .annotation(AnnotationKind::Primary.span(mark));
-        let origin = Origin::path("expression").line(self.line).char_column(self.column);
-        let mut group =
-            Level::ERROR.primary_title(self.message.as_str()).element(origin).element(snippet);
+        let title = Level::ERROR.primary_title(self.message.as_str());
+        let mut group = if skipped == 0 {
+            title.element(snippet.path(PATH))
+        } else {
+            // The library counts columns in what it is shown.
+            let origin = Origin::path(PATH).line(self.line).char_column(self.column);
+            title.element(origin).element(snippet)
+        };
         let help;
         if let Some(suggestion) = &self.suggestion {
             help = format!("did you mean `{}`?", suggestion.replace(char::is_control, " "));

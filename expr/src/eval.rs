@@ -22,7 +22,7 @@ use crate::calendar::weekday;
 use crate::compile::{Code, NO, What, YES};
 use crate::fold::{cmp_folded, fold_char};
 use crate::tree::{Operand, Place, Quantifier, Subject, Test};
-use crate::{AttributeId, Context, Date, Expression, Number, Profile, Time, Value};
+use crate::{AttributeId, Context, Expression, Number, Profile, Time, Value};
 
 /// The outcome for one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
@@ -198,7 +198,12 @@ pub(crate) fn truth(test: &Test, device: &impl Profile, context: &Context) -> Op
                 Quantifier::None => !entries.any(|entry| set.contains(entry)),
             })
         }
-        Test::Within { subject, ms, ahead } => within(*subject, *ms, *ahead, device, context),
+        Test::Within { subject, span, ahead } => {
+            let (from, to) = span.ends(*ahead);
+            let from = compare(*subject, &Operand::Now(from), device, context)?;
+            let to = compare(*subject, &Operand::Now(to), device, context)?;
+            Some(from.is_ge() && to.is_le())
+        }
         Test::Near { attribute, centre, reach, .. } => {
             let Value::Point(point) = device.attribute(*attribute)? else { return None };
             Some(point.chord_squared(*centre) <= *reach)
@@ -247,50 +252,28 @@ fn compare(
     device: &impl Profile,
     context: &Context,
 ) -> Option<std::cmp::Ordering> {
+    let clock;
+    let value = match operand {
+        Operand::Value(value) => value,
+        Operand::Now(span) => {
+            clock = span.from_clock(context.now)?;
+            &clock
+        }
+    };
     match subject {
         Subject::Attribute(id) => {
             let actual = device.attribute(id)?;
-            match (operand, actual) {
-                (Operand::Value(value), actual) => {
-                    (actual.kind() == value.kind()).then(|| actual.cmp(value))
-                }
-                (Operand::Now(ms), Value::Time(time)) => Some(time.cmp(&context.now?.plus(*ms))),
-                (Operand::Now(ms), Value::Date(date)) => Some(date.cmp(&day(context, *ms)?)),
-                (Operand::Now(_), _) => None,
-            }
+            (actual.kind() == value.kind()).then(|| actual.cmp(value))
         }
-        Subject::User => match operand {
-            Operand::Value(Value::String(value)) => Some(device.user()?.cmp(value)),
+        Subject::User => match value {
+            Value::String(value) => Some(device.user()?.cmp(value)),
             _ => None,
         },
-        Subject::LastSeen => {
-            let seen = seen(device, context)?;
-            match operand {
-                Operand::Value(Value::Time(value)) => Some(seen.cmp(value)),
-                Operand::Now(ms) => Some(seen.cmp(&context.now?.plus(*ms))),
-                Operand::Value(_) => None,
-            }
-        }
+        Subject::LastSeen => match value {
+            Value::Time(value) => Some(seen(device, context)?.cmp(value)),
+            _ => None,
+        },
     }
-}
-
-/// The clock's day of UTC, `ms` later, which is a whole number of days.
-pub(crate) fn day(context: &Context, ms: i64) -> Option<Date> {
-    let days = ms.div_euclid(86_400_000);
-    Some(Date::saturating(i64::from(context.now?.date().days()) + days))
-}
-
-fn within(
-    subject: Subject,
-    ms: i64,
-    ahead: bool,
-    device: &impl Profile,
-    context: &Context,
-) -> Option<bool> {
-    let (from, to) = if ahead { (0, ms) } else { (-ms, 0) };
-    let from = compare(subject, &Operand::Now(from), device, context)?;
-    let to = compare(subject, &Operand::Now(to), device, context)?;
-    Some(from.is_ge() && to.is_le())
 }
 
 /// Minutes since 1970 by the clock on the recipient's wall. Unknown unless the offset is a whole number

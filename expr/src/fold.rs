@@ -62,7 +62,10 @@ mod tests {
             let lower = fold_char(c);
             assert_eq!(fold_char(lower), lower, "{c:?}");
         }
-        assert_eq!(fold("MALMÖ Straße ΟΔΟΣ ЖУК İ ǅ K ﬀ"), "malmö straße οδοσ жук İ ǆ K ﬀ");
+        assert_eq!(
+            fold("MALMÖ Straße ΟΔΟΣ ЖУК İ ǅ \u{212a} ﬀ"),
+            "malmö straße οδοσ жук İ ǆ \u{212a} ﬀ"
+        );
         assert_eq!(fold_char('ẞ'), 'ß');
     }
 
@@ -76,9 +79,11 @@ mod tests {
             .filter(|c| fold_char(*c) != *c)
             .collect();
         let sum = pairs.iter().fold(0u64, |sum, c| {
-            sum.wrapping_mul(31).wrapping_add(u64::from(u32::from(*c)) * 65_536 + u64::from(u32::from(fold_char(*c))))
+            sum.wrapping_mul(31).wrapping_add(
+                u64::from(u32::from(*c)) * 65_536 + u64::from(u32::from(fold_char(*c))),
+            )
         });
-        assert_eq!((pairs.len(), sum), (0, 0));
+        assert_eq!((pairs.len(), sum), (689, 10_904_372_086_567_925_876));
     }
 
     #[test]

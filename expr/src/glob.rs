@@ -93,7 +93,14 @@ impl Glob {
             }
             at += usize::from(*part != Part::Run);
         }
-        Ok(Self { text: text.into(), parts: parts.into(), stay, any, takes: takes.into(), accept: at })
+        Ok(Self {
+            text: text.into(),
+            parts: parts.into(),
+            stay,
+            any,
+            takes: takes.into(),
+            accept: at,
+        })
     }
 
     pub(crate) fn text(&self) -> &str {

@@ -35,14 +35,20 @@ mod print;
 mod compile;
 mod eval;
 mod sets;
+mod sql;
 mod terms;
+
+mod complete;
+mod explain;
 
 #[doc(hidden)]
 pub use ids::serde_support as __serde;
 
 pub use calendar::{Date, ParseTimeError, Time};
+pub use complete::{Completion, Suggestion, SuggestionKind, complete};
 pub use diagnostic::{Diagnostic, DiagnosticKind, Diagnostics};
 pub use eval::{Truth, sample_hash_of};
+pub use explain::{Explanation, Part, Saw};
 pub use expression::Expression;
 pub use ids::{AttributeId, AudienceId, GroupId, ParseIdError, parse_id};
 pub use parse::Limits;
@@ -51,6 +57,7 @@ pub use schema::{
     Context, NAME_BYTES_MAX, Profile, Schema, is_reserved, valid_attribute_name, valid_group_name,
 };
 pub use sets::{Columns, Difference};
+pub use sql::{Dialect, SqlError};
 pub use terms::{Term, Terms, visit_terms};
 pub use value::{
     Number, ParseTypeError, ParseVersionError, Set, Type, VERSION_COMPONENTS_MAX, Value, Version,

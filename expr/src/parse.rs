@@ -20,9 +20,10 @@ use crate::diagnostic::{Diagnostic, DiagnosticKind, Diagnostics, floor_boundary}
 use crate::tree::{Draft, Join, Test};
 use crate::{AudienceId, Expression, Schema};
 
-use token::{Kind, Token, Word};
+use token::{Token, Word};
 
-pub(crate) use token::{is_word, tokens};
+pub(crate) use operand::FUNCTIONS;
+pub(crate) use token::{Kind, is_word, tokens};
 pub(crate) use wanted::{Slot, Wanted};
 
 /// The deepest nesting that any configuration allows. Nothing recurses over a tree; this bounds what
@@ -142,6 +143,8 @@ pub(crate) struct Parser<'a> {
     audiences: BTreeMap<AudienceId, Expression>,
     faults: Faults<'a>,
     names: Names,
+    /// Whether the list or the arguments of the present condition are open.
+    inside: bool,
     /// What may stand at the end of the text.
     wanted: Vec<Wanted>,
 }
@@ -195,6 +198,7 @@ impl<'a> Parser<'a> {
             audiences: BTreeMap::new(),
             faults: Faults::new(text),
             names: Names::default(),
+            inside: false,
             wanted: Vec::new(),
         }
     }
@@ -401,23 +405,20 @@ impl<'a> Parser<'a> {
         self.faults.add(DiagnosticKind::Syntax, token.span(), message.to_owned(), None);
     }
 
-    /// Goes to the next `and`, `or` or `)` that is not within parentheses opened on the way.
+    /// Goes to the next `and` or `or`, or to the `)` that closes what was open before the present
+    /// condition; what is in parentheses opened on the way does not count.
     fn skip_to_joint(&mut self) {
         let mut open = 0_usize;
         loop {
             let token = self.peek();
-            let stop = match token.kind {
-                Kind::End => true,
-                Kind::Word(Word::And | Word::Or) | Kind::Close => open == 0,
-                Kind::Operator => open == 0 && matches!(self.source(token), "&&" | "||"),
-                _ => false,
-            };
-            if stop {
-                return;
-            }
             match token.kind {
+                Kind::End => return,
+                Kind::Word(Word::And | Word::Or) if open == 0 => return,
+                Kind::Operator if open == 0 && matches!(self.source(token), "&&" | "||") => return,
                 Kind::Open => open += 1,
-                Kind::Close => open -= 1,
+                Kind::Close if open > 0 => open -= 1,
+                Kind::Close if self.inside => self.inside = false,
+                Kind::Close => return,
                 _ => {}
             }
             self.at += 1;
@@ -435,7 +436,9 @@ impl<'a> Parser<'a> {
     fn expected(&mut self, token: Token, wanted: Wanted) {
         let source = self.source(token);
         match token.kind {
-            Kind::Torn if source.starts_with('/') => self.syntax(token, "this comment is never closed"),
+            Kind::Torn if source.starts_with('/') => {
+                self.syntax(token, "this comment is never closed")
+            }
             Kind::Torn => self.syntax(token, "this string is never closed"),
             _ => {
                 let found = match source {

@@ -153,10 +153,10 @@ impl<'a> Printer<'a> {
                 self.push(format_args!("{not} {} (", quantifier.as_str()));
                 self.list(entries.iter(), |printer, entry| quote(entry, &mut printer.out));
             }
-            Test::Within { subject, ms, ahead } => {
+            Test::Within { subject, span, ahead } => {
                 self.subject(*subject);
                 let next = if *ahead { "next " } else { "" };
-                self.push(format_args!("{not} within {next}{}", print_span(*ms)));
+                self.push(format_args!("{not} within {next}{}", print_span(span.ms())));
             }
             Test::Near { attribute, centre, metres, .. } => {
                 self.out.push_str("near(");
@@ -193,7 +193,11 @@ impl<'a> Printer<'a> {
                         self.push(format_args!(" {} {}", comparison.as_str(), clock(*minute)));
                     }
                     Hours::Between(low, high) => {
-                        self.push(format_args!("{not} between {} and {}", clock(*low), clock(*high)));
+                        self.push(format_args!(
+                            "{not} between {} and {}",
+                            clock(*low),
+                            clock(*high)
+                        ));
                     }
                 }
             }
@@ -259,10 +263,13 @@ impl<'a> Printer<'a> {
     fn operand(&mut self, operand: &Operand) {
         match operand {
             Operand::Value(value) => self.value(value),
-            Operand::Now(0) => self.out.push_str("now"),
-            Operand::Now(ms) => {
-                let sign = if *ms < 0 { '-' } else { '+' };
-                self.push(format_args!("now {sign} {}", print_span(ms.abs())));
+            Operand::Now(span) => {
+                self.out.push_str("now");
+                let ms = span.ms();
+                if ms != 0 {
+                    let sign = if ms < 0 { '-' } else { '+' };
+                    self.push(format_args!(" {sign} {}", print_span(ms.abs())));
+                }
             }
         }
     }

@@ -113,10 +113,7 @@ impl Expression {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Needs {
     Nobody,
-    Any {
-        has: usize,
-        terms: usize,
-    },
+    Any { has: usize, terms: usize },
     Everyone,
 }
 
@@ -216,7 +213,11 @@ impl Test {
                 equals(subject, &Value::Bool(*flag == (equal == wanted)));
             }
             (
-                Self::Compare { subject, comparison: Comparison::Equal, value: Operand::Value(value) },
+                Self::Compare {
+                    subject,
+                    comparison: Comparison::Equal,
+                    value: Operand::Value(value),
+                },
                 true,
             )
             | (
@@ -232,10 +233,15 @@ impl Test {
             }
             (Self::Entries { attribute, quantifier, entries }, _) => match (quantifier, wanted) {
                 (Quantifier::Any, true) | (Quantifier::None, false) => {
-                    entries.iter().for_each(|entry| visit(Term::Contains(*attribute, entry.clone())));
+                    entries
+                        .iter()
+                        .for_each(|entry| visit(Term::Contains(*attribute, entry.clone())));
                 }
                 (Quantifier::All, true) => {
-                    entries.iter().take(1).for_each(|e| visit(Term::Contains(*attribute, e.clone())));
+                    entries
+                        .iter()
+                        .take(1)
+                        .for_each(|e| visit(Term::Contains(*attribute, e.clone())));
                 }
                 _ => visit(Term::Has(*attribute)),
             },

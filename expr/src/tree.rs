@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use crate::glob::Glob;
-use crate::{AttributeId, AudienceId, GroupId, Point, Value};
+use crate::{AttributeId, AudienceId, Date, GroupId, Point, Time, Value};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Tree {
@@ -28,7 +28,11 @@ pub(crate) enum Node {
     Audience(AudienceId),
     Not(u32),
     /// The children `from..to` of [`Tree::children`].
-    Chain { join: Join, from: u32, to: u32 },
+    Chain {
+        join: Join,
+        from: u32,
+        to: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,25 +49,68 @@ pub(crate) enum Test {
     /// Sorted, distinct, at least one.
     Device(Arc<[u64]>),
     Has(Subject),
-    Compare { subject: Subject, comparison: Comparison, value: Operand },
-    Between { subject: Subject, low: Operand, high: Operand },
+    Compare {
+        subject: Subject,
+        comparison: Comparison,
+        value: Operand,
+    },
+    Between {
+        subject: Subject,
+        low: Operand,
+        high: Operand,
+    },
     /// With `fold` the values are strings, folded.
-    In { subject: Subject, values: Arc<[Value]>, fold: bool },
+    In {
+        subject: Subject,
+        values: Arc<[Value]>,
+        fold: bool,
+    },
     /// With `fold` the pattern is folded.
-    Text { subject: Subject, place: Place, pattern: Arc<str>, fold: bool },
-    Matches { subject: Subject, glob: Arc<Glob>, fold: bool },
+    Text {
+        subject: Subject,
+        place: Place,
+        pattern: Arc<str>,
+        fold: bool,
+    },
+    Matches {
+        subject: Subject,
+        glob: Arc<Glob>,
+        fold: bool,
+    },
     /// Of a set; sorted, distinct, at least one.
-    Entries { attribute: AttributeId, quantifier: Quantifier, entries: Arc<[Arc<str>]> },
-    /// Within `ms` before the clock, or after it with `ahead`.
-    Within { subject: Subject, ms: i64, ahead: bool },
+    Entries {
+        attribute: AttributeId,
+        quantifier: Quantifier,
+        entries: Arc<[Arc<str>]>,
+    },
+    /// Between the clock and as much before it, or after it with `ahead`.
+    Within {
+        subject: Subject,
+        span: Span,
+        ahead: bool,
+    },
     /// `reach` follows from `metres`.
-    Near { attribute: AttributeId, centre: Point, metres: u32, reach: i64 },
+    Near {
+        attribute: AttributeId,
+        centre: Point,
+        metres: u32,
+        reach: i64,
+    },
     /// `salt`: `None` is the message's id.
-    Sample { ppm: u32, salt: Option<Arc<str>> },
+    Sample {
+        ppm: u32,
+        salt: Option<Arc<str>>,
+    },
     /// Minutes since midnight where the recipient is, by the offset in minutes of an attribute.
-    LocalTime { offset: AttributeId, hours: Hours },
+    LocalTime {
+        offset: AttributeId,
+        hours: Hours,
+    },
     /// Bit 0 is Monday; at least one.
-    LocalDay { offset: AttributeId, days: u8 },
+    LocalDay {
+        offset: AttributeId,
+        days: u8,
+    },
 }
 
 /// What is compared.
@@ -78,8 +125,44 @@ pub(crate) enum Subject {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Operand {
     Value(Value),
-    /// The clock, so many milliseconds later; for a date the clock's day of UTC.
-    Now(i64),
+    /// The clock, that much later.
+    Now(Span),
+}
+
+/// A distance in time from the clock, perhaps negative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Span {
+    /// Milliseconds from the clock, for a time.
+    Ms(i64),
+    /// Days from the clock's day of UTC, for a date.
+    Days(i64),
+}
+
+impl Span {
+    pub(crate) fn ms(self) -> i64 {
+        match self {
+            Self::Ms(ms) => ms,
+            Self::Days(days) => days * 86_400_000,
+        }
+    }
+
+    /// The ends of what is within it: the earlier and the later.
+    pub(crate) fn ends(self, ahead: bool) -> (Self, Self) {
+        let (zero, before) = match self {
+            Self::Ms(ms) => (Self::Ms(0), Self::Ms(-ms)),
+            Self::Days(days) => (Self::Days(0), Self::Days(-days)),
+        };
+        if ahead { (zero, self) } else { (before, zero) }
+    }
+
+    /// The value that lies so far from the clock; `None` if there is no clock.
+    pub(crate) fn from_clock(self, now: Option<Time>) -> Option<Value> {
+        let now = now?;
+        Some(match self {
+            Self::Ms(ms) => Value::Time(now.plus(ms)),
+            Self::Days(days) => Value::Date(Date::saturating(i64::from(now.date().days()) + days)),
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

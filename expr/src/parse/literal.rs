@@ -3,14 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::Parser;
 use super::operand::Skip;
 use super::token::{Kind, Token, Word};
 use super::wanted::{Slot, Wanted, a, example};
-use super::Parser;
 use crate::calendar::{SPAN_MS_MAX, WEEKDAYS, clock_minutes, parse_span, print_span, whole_days};
 use crate::diagnostic::DiagnosticKind;
 use crate::print::quote;
-use crate::tree::Operand;
+use crate::tree::{Operand, Span};
 use crate::{Date, NAME_BYTES_MAX, Number, ParseTimeError, Time, Type, Value, Version};
 
 /// A value before its type is known.
@@ -119,10 +119,12 @@ impl Parser<'_> {
             Arg::Now(offset) => offset,
         };
         let ms = offset.ms?;
-        let message = match kind {
-            Type::Time => return Some(Operand::Now(ms)),
-            Type::Date if whole_days(ms).is_some() => return Some(Operand::Now(ms)),
-            Type::Date => format!("expected whole days, such as `now - 7d`, because {name} is a date"),
+        let message = match (kind, whole_days(ms)) {
+            (Type::Time, _) => return Some(Operand::Now(Span::Ms(ms))),
+            (Type::Date, Some(days)) => return Some(Operand::Now(Span::Days(days))),
+            (Type::Date, None) => {
+                format!("expected whole days, such as `now - 7d`, because {name} is a date")
+            }
             _ => format!("expected {} because {name} is {}", a(kind), a(kind)),
         };
         self.faults.add(DiagnosticKind::WrongType, offset.span.clone(), message, None);
@@ -282,7 +284,8 @@ impl Parser<'_> {
                 .map(|time| time.to_string()),
             Type::Point | Type::Set => None,
         };
-        let unquoted = matches!(token.kind, Kind::Word(_) | Kind::Odd) && !matches!(raw, "true" | "false");
+        let unquoted =
+            matches!(token.kind, Kind::Word(_) | Kind::Odd) && !matches!(raw, "true" | "false");
         let quotes = if kind == Type::String && unquoted { ", in quotes," } else { "" };
         let such = match kind {
             Type::Date | Type::Time => format!(" such as `{}`,", example(kind)),
@@ -321,7 +324,9 @@ pub(super) fn distance(text: &str) -> Option<f64> {
 fn is_number(text: &str) -> bool {
     let text = text.strip_prefix('-').unwrap_or(text);
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.strip_prefix(['-', '+']).unwrap_or(exponent)),
+        Some((mantissa, exponent)) => {
+            (mantissa, exponent.strip_prefix(['-', '+']).unwrap_or(exponent))
+        }
         None => (text, "0"),
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));

@@ -1,8 +1,8 @@
 //! Names and ids, resolved to ids.
 
+use super::Parser;
 use super::token::Token;
 use super::wanted::{Wanted, a};
-use super::Parser;
 use crate::check::NameKind;
 use crate::diagnostic::{DiagnosticKind, excerpt};
 use crate::{AttributeId, AudienceId, GroupId, Type, is_reserved};
@@ -39,7 +39,8 @@ impl<'a> Parser<'a> {
         if kind == wanted {
             return Some(id);
         }
-        let message = format!("expected {}, and {name} is {}", Wanted::Attribute(Some(wanted)), a(kind));
+        let message =
+            format!("expected {}, and {name} is {}", Wanted::Attribute(Some(wanted)), a(kind));
         self.faults.add(DiagnosticKind::WrongType, token.span(), message, None);
         None
     }
@@ -73,7 +74,8 @@ impl<'a> Parser<'a> {
             None => schema.audience(name),
         };
         let Some(id) = id else {
-            let suggestion = self.near_name(NameKind::Audience, name).map(|near| format!("@{near}"));
+            let suggestion =
+                self.near_name(NameKind::Audience, name).map(|near| format!("@{near}"));
             let message = format!("unknown audience `@{}`", excerpt(name));
             self.faults.add(unknown, token.span(), message, suggestion);
             return None;
@@ -83,13 +85,19 @@ impl<'a> Parser<'a> {
         }
         let found = schema.audience_expression(id).cloned();
         let cycle = self.defines == Some(id)
-            || self.defines.zip(found.as_ref()).is_some_and(|(own, e)| e.audiences().contains(&own));
+            || self
+                .defines
+                .zip(found.as_ref())
+                .is_some_and(|(own, e)| e.audiences().contains(&own));
         let (kind, message) = match &found {
             _ if cycle => {
                 let message = if self.defines == Some(id) {
                     "an audience cannot refer to itself".to_owned()
                 } else {
-                    format!("`@{}` refers to the audience that is being written: a cycle", excerpt(name))
+                    format!(
+                        "`@{}` refers to the audience that is being written: a cycle",
+                        excerpt(name)
+                    )
                 };
                 (DiagnosticKind::AudienceCycle, message)
             }

@@ -5,10 +5,10 @@
 
 use std::ops::Range;
 
+use super::Parser;
 use super::literal::Arg;
 use super::token::{Kind, Token, Word};
 use super::wanted::{Slot, Wanted};
-use super::Parser;
 use crate::check::near_word;
 use crate::diagnostic::{DiagnosticKind, excerpt};
 use crate::point::{RADIUS_METRES_MAX, reach};
@@ -54,6 +54,7 @@ pub(super) enum Tail {
 impl<'a> Parser<'a> {
     /// The node of the next condition; `None` after a fault.
     pub(super) fn operand(&mut self) -> Option<u32> {
+        self.inside = false;
         self.condition().unwrap_or_else(|Skip| {
             self.skip_to_joint();
             None
@@ -199,7 +200,12 @@ impl<'a> Parser<'a> {
     fn subject(&mut self, token: Token) -> Term<'a> {
         let name = self.source(token);
         let span = token.span();
-        let subject = |slot, subject, name| Term { slot, what: What::Subject(subject), name, span: span.clone() };
+        let subject = |slot, subject, name| Term {
+            slot,
+            what: What::Subject(subject),
+            name,
+            span: span.clone(),
+        };
         match name {
             "user" => subject(Slot::User, Subject::User, name),
             "last_seen" => subject(Slot::LastSeen, Subject::LastSeen, name),
@@ -303,15 +309,25 @@ impl<'a> Parser<'a> {
         };
         self.close()?;
         if metres > f64::from(RADIUS_METRES_MAX) {
-            let message = format!("a distance is at most {}km, half around the Earth", RADIUS_METRES_MAX / 1_000);
+            let message = format!(
+                "a distance is at most {}km, half around the Earth",
+                RADIUS_METRES_MAX / 1_000
+            );
             self.faults.add(DiagnosticKind::NumberOutOfRange, token.span(), message, None);
             return Ok(None);
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 20,100,000")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "0 to 20,100,000"
+        )]
         let metres = metres.round() as u32;
         let centre = latitude.zip(longitude).and_then(|(lat, lon)| Point::try_new(lat, lon));
-        Ok(attribute.zip(centre).map(|(attribute, centre)| {
-            Test::Near { attribute, centre, metres, reach: reach(metres) }
+        Ok(attribute.zip(centre).map(|(attribute, centre)| Test::Near {
+            attribute,
+            centre,
+            metres,
+            reach: reach(metres),
         }))
     }
 
@@ -329,7 +345,9 @@ impl<'a> Parser<'a> {
         }
         let message = match count {
             0 => "no attribute is declared as a point".to_owned(),
-            _ => format!("{count} attributes are points: say which, as in `near(home, 59.33, 18.07, 5km)`"),
+            _ => format!(
+                "{count} attributes are points: say which, as in `near(home, 59.33, 18.07, 5km)`"
+            ),
         };
         self.faults.add(DiagnosticKind::UnknownAttribute, function.span(), message, None);
         None
@@ -343,6 +361,7 @@ impl<'a> Parser<'a> {
             return Err(Skip);
         }
         self.at += 1;
+        self.inside = true;
         let mut args = vec![self.arg(slot)?];
         while !self.comma_or_close()? {
             args.push(self.arg(slot)?);
@@ -370,6 +389,11 @@ impl<'a> Parser<'a> {
             return Err(Skip);
         }
         self.at += 1;
+        match kind {
+            Kind::Open => self.inside = true,
+            Kind::Close => self.inside = false,
+            _ => {}
+        }
         Ok(())
     }
 
@@ -380,6 +404,7 @@ impl<'a> Parser<'a> {
         match token.kind {
             Kind::Comma | Kind::Close => {
                 self.at += 1;
+                self.inside = token.kind == Kind::Comma;
                 Ok(token.kind == Kind::Close)
             }
             _ => {

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
+use super::Parser;
 use super::operand::{Read, Skip, Tail, Term, What};
 use super::token::{Kind, Token, Word};
 use super::wanted::{Slot, Wanted, a, or_list};
-use super::Parser;
 use crate::calendar::whole_days;
 use crate::check::near_word;
 use crate::diagnostic::{DiagnosticKind, excerpt};
 use crate::eval::FOLDED_CHARS_MAX;
 use crate::fold::fold;
 use crate::glob::{GLOB_CHARS_MAX, Glob, GlobError};
-use crate::tree::{Comparison, Hours, Operand, Place, Quantifier, Subject, Test};
+use crate::tree::{Comparison, Hours, Operand, Place, Quantifier, Span, Subject, Test};
 use crate::{AttributeId, Type, Value};
 
 impl<'a> Parser<'a> {
@@ -61,8 +61,12 @@ impl<'a> Parser<'a> {
             "within" => self.within()?,
             _ if negated => {
                 let suggestion = near_word(source, slot.operators());
-                let found = if source.is_empty() { "the end" } else { &excerpt(source) };
-                let message = format!("expected an operator such as `in` after `not`, found {found}");
+                let found = match source {
+                    "" => "the end".to_owned(),
+                    source => format!("`{}`", excerpt(source)),
+                };
+                let message =
+                    format!("expected an operator such as `in` after `not`, found {found}");
                 self.faults.add(DiagnosticKind::Syntax, token.span(), message, suggestion);
                 return Err(Skip);
             }
@@ -91,7 +95,15 @@ impl<'a> Parser<'a> {
     /// The operator that a word is; one in upper case is told of and taken as meant.
     fn operator_word(&mut self, token: Token, source: &'a str) -> &'a str {
         const WORDS: [&str; 10] = [
-            "in", "between", "starts_with", "ends_with", "contains", "matches", "any", "all", "none",
+            "in",
+            "between",
+            "starts_with",
+            "ends_with",
+            "contains",
+            "matches",
+            "any",
+            "all",
+            "none",
             "within",
         ];
         if WORDS.contains(&source) {
@@ -110,7 +122,9 @@ impl<'a> Parser<'a> {
             "<>" => ("!=", Some("inequality is written `!=`")),
             _ => (source, None),
         };
-        let Some(comparison) = Comparison::from_symbol(symbol) else { return self.no_comparison(slot, token) };
+        let Some(comparison) = Comparison::from_symbol(symbol) else {
+            return self.no_comparison(slot, token);
+        };
         if let Some(message) = slip {
             self.slip(token, message, symbol);
         }
@@ -142,7 +156,11 @@ impl<'a> Parser<'a> {
             return Err(Skip);
         }
         self.at += 1;
-        Ok(Tail::Within { ahead: ahead == Some(true), ms: self.duration(token), span: token.span() })
+        Ok(Tail::Within {
+            ahead: ahead == Some(true),
+            ms: self.duration(token),
+            span: token.span(),
+        })
     }
 
     /// `ignoring case` after a string.
@@ -171,7 +189,9 @@ impl<'a> Parser<'a> {
         let message = match slot.kind() {
             Some(Type::String) if orders => "an order of strings cannot ignore case".to_owned(),
             Some(Type::String) | None if !orders => return Ok(true),
-            Some(kind) => format!("only a string can be compared ignoring case, and {name} is {}", a(kind)),
+            Some(kind) => {
+                format!("only a string can be compared ignoring case, and {name} is {}", a(kind))
+            }
             None => return Ok(true),
         };
         let span = ignoring.span().start..case.span().end;
@@ -183,7 +203,10 @@ impl<'a> Parser<'a> {
     pub(super) fn flag(&mut self, term: &Term<'_>) -> Option<Test> {
         let What::Subject(subject) = term.what else {
             if !matches!(term.what, What::Unknown) {
-                let message = format!("expected a comparison because {} is no condition by itself", term.name);
+                let message = format!(
+                    "expected a comparison because {} is no condition by itself",
+                    term.name
+                );
                 self.faults.add(DiagnosticKind::WrongType, term.span.clone(), message, None);
             }
             return None;
@@ -258,7 +281,11 @@ impl<'a> Parser<'a> {
                 if below(&high, &low) {
                     let span = from.span().start..to.span().end;
                     let (from, to) = (&self.text[from.span()], &self.text[to.span()]);
-                    let message = format!("the range is empty: {} is more than {}", excerpt(from), excerpt(to));
+                    let message = format!(
+                        "the range is empty: {} is more than {}",
+                        excerpt(from),
+                        excerpt(to)
+                    );
                     let swapped = Some(format!("{to} and {from}")).filter(|text| text.len() <= 80);
                     self.faults.add(DiagnosticKind::EmptyRange, span, message, swapped);
                     return None;
@@ -286,10 +313,13 @@ impl<'a> Parser<'a> {
                     Err(error) => {
                         let message = match error {
                             GlobError::TooLong => {
-                                format!("a pattern has at most {GLOB_CHARS_MAX} characters besides `*`")
+                                format!(
+                                    "a pattern has at most {GLOB_CHARS_MAX} characters besides `*`"
+                                )
                             }
                             GlobError::Unfinished => {
-                                "a pattern ends with `\\`, which takes the next character as it is".to_owned()
+                                "a pattern ends with `\\`, which takes the next character as it is"
+                                    .to_owned()
                             }
                         };
                         self.faults.add(DiagnosticKind::BadPattern, arg.span(), message, None);
@@ -314,13 +344,19 @@ impl<'a> Parser<'a> {
             }
             Tail::Within { ahead, ms, span } => {
                 let ms = ms?;
-                if kind == Type::Date && whole_days(ms).is_none() {
-                    let message =
-                        format!("expected whole days, such as `7d`, because {} is a date", term.name);
+                let span_of = match kind {
+                    Type::Date => whole_days(ms).map(Span::Days),
+                    _ => Some(Span::Ms(ms)),
+                };
+                let Some(within) = span_of else {
+                    let message = format!(
+                        "expected whole days, such as `7d`, because {} is a date",
+                        term.name
+                    );
                     self.faults.add(DiagnosticKind::WrongType, span, message, None);
                     return None;
-                }
-                Some(Test::Within { subject, ms, ahead })
+                };
+                Some(Test::Within { subject, span: within, ahead })
             }
         }
     }
@@ -330,7 +366,12 @@ impl<'a> Parser<'a> {
         let message = if kind == Type::Point {
             format!("{} is a point: use `near({}, 59.33, 18.07, 5km)`", term.name, term.name)
         } else {
-            format!("expected {} because {} is {}", or_list(term.slot.operators()), term.name, a(kind))
+            format!(
+                "expected {} because {} is {}",
+                or_list(term.slot.operators()),
+                term.name,
+                a(kind)
+            )
         };
         let span = match tail {
             Tail::Compare(_, token, _) => token.span(),

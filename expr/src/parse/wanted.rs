@@ -69,8 +69,18 @@ impl Slot {
             Self::Unknown => &["==", "!=", "<", "<=", ">", ">=", "in"],
             Self::User | Self::LastSeen | Self::Attribute(..) => match self.kind() {
                 Some(Type::String) => &[
-                    "==", "!=", "<", "<=", ">", ">=", "in", "between", "starts_with", "ends_with",
-                    "contains", "matches",
+                    "==",
+                    "!=",
+                    "<",
+                    "<=",
+                    ">",
+                    ">=",
+                    "in",
+                    "between",
+                    "starts_with",
+                    "ends_with",
+                    "contains",
+                    "matches",
                 ],
                 Some(Type::Number | Type::Version) => {
                     &["==", "!=", "<", "<=", ">", ">=", "in", "between"]

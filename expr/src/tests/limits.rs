@@ -5,7 +5,12 @@ use std::time::{Duration, Instant};
 use super::{App, Device, number, parse};
 use crate::{DiagnosticKind, Expression, Limits, Terms, Truth};
 
-const WIDE: Limits = Limits { bytes_max: usize::MAX, nodes_max: usize::MAX, depth_max: usize::MAX };
+const WIDE: Limits = Limits {
+    bytes_max: usize::MAX,
+    nodes_max: usize::MAX,
+    depth_max: usize::MAX,
+    audience_depth_max: usize::MAX,
+};
 
 /// Every walk over a tree, each of which recurses.
 fn walk(expression: &Expression) {
