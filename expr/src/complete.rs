@@ -81,17 +81,7 @@ pub fn complete(text: &str, cursor: usize, schema: &dyn Schema, limits: &Limits)
     };
     let mut finder = Finder { schema, begun: &before[start..], found: Vec::new() };
     let wanted = Parser::new(&before[..start], schema, limits, None).wanted_at_end();
-    // After a term that is no condition by itself, `and` would be a fault.
-    let incomplete = wanted.iter().any(|wanted| match wanted {
-        Wanted::Operator(slot) => slot.kind() != Some(Type::Bool),
-        Wanted::OperatorAfterNot(_) => true,
-        _ => false,
-    });
-    for wanted in wanted {
-        if !(incomplete && wanted == Wanted::Joint) {
-            finder.offer_all(wanted);
-        }
-    }
+    wanted.into_iter().for_each(|wanted| finder.offer_all(wanted));
     let mut found = finder.found;
     found.sort_by(|a, b| {
         let key = |s: &Suggestion| (s.kind, std::cmp::Reverse(s.count));

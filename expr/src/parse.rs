@@ -147,6 +147,8 @@ pub(crate) struct Parser<'a> {
     inside: bool,
     /// What may stand at the end of the text.
     wanted: Vec<Wanted>,
+    /// Whether the text ended where more was expected: what is wanted after that is not wanted here.
+    ended: bool,
 }
 
 /// What stands between one pair of parentheses, as far as it is read.
@@ -200,6 +202,7 @@ impl<'a> Parser<'a> {
             names: Names::default(),
             inside: false,
             wanted: Vec::new(),
+            ended: false,
         }
     }
 
@@ -427,14 +430,19 @@ impl<'a> Parser<'a> {
 
     /// Notes what may come next, if the text ends here.
     fn want(&mut self, wanted: Wanted) {
-        if self.tokens[self.at].kind == Kind::End && !self.wanted.contains(&wanted) {
+        if self.at_end() && !self.ended && !self.wanted.contains(&wanted) {
             self.wanted.push(wanted);
         }
+    }
+
+    fn at_end(&self) -> bool {
+        self.tokens[self.at].kind == Kind::End
     }
 
     /// A fault: something else should stand at the next token.
     fn expected(&mut self, token: Token, wanted: Wanted) {
         let source = self.source(token);
+        self.ended |= token.kind == Kind::End;
         match token.kind {
             Kind::Torn if source.starts_with('/') => {
                 self.syntax(token, "this comment is never closed")

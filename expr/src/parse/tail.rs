@@ -60,6 +60,7 @@ impl<'a> Parser<'a> {
             "none" => Tail::Entries(Quantifier::None, self.list(slot)?),
             "within" => self.within()?,
             _ if negated => {
+                self.ended |= token.kind == Kind::End;
                 let suggestion = near_word(source, slot.operators());
                 let found = match source {
                     "" => "the end".to_owned(),
@@ -202,6 +203,7 @@ impl<'a> Parser<'a> {
     /// A term that stands alone.
     pub(super) fn flag(&mut self, term: &Term<'_>) -> Option<Test> {
         let What::Subject(subject) = term.what else {
+            self.ended |= self.at_end();
             if !matches!(term.what, What::Unknown) {
                 let message = format!(
                     "expected a comparison because {} is no condition by itself",
@@ -216,6 +218,7 @@ impl<'a> Parser<'a> {
             let value = Operand::Value(Value::Bool(true));
             return Some(Test::Compare { subject, comparison: Comparison::Equal, value });
         }
+        self.ended |= self.at_end();
         let message = format!(
             "expected a comparison because {} is {} and no condition by itself",
             term.name,

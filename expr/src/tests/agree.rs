@@ -250,6 +250,56 @@ fn shrunk(mut tree: impl ValueTree<Value = Tree>, world: &World, database: &Conn
     )
 }
 
+/// What MariaDB says of each row for each expression: `1`, `0` or `n`. It runs the program `mariadb` with
+/// the arguments that the variable holds, such as `--socket=/run/mysqld/mysqld.sock test`.
+fn mariadb(arguments: &str, world: &World, expressions: &[Expression]) -> Vec<String> {
+    let hex = |text: &str| text.bytes().map(|b| format!("{b:02x}")).collect::<String>();
+    let mut script = "SET NAMES utf8mb4; SET group_concat_max_len = 1000000;
+        CREATE OR REPLACE TABLE devices (place INT PRIMARY KEY, device BIGINT UNSIGNED NOT NULL,
+        user_id TEXT, attributes MEDIUMTEXT NOT NULL, group_ids MEDIUMTEXT NOT NULL, last_seen BIGINT)
+        CHARSET=utf8mb4 COLLATE=utf8mb4_bin;\n"
+        .to_owned();
+    for (row, device) in world.devices.iter().enumerate() {
+        let quoted = |text: &str| format!("CONVERT(X'{}' USING utf8mb4)", hex(text));
+        let null = || "NULL".to_owned();
+        script.push_str(&format!(
+            "INSERT INTO devices VALUES ({row}, {}, {}, {}, {}, {});\n",
+            device.id,
+            device.user.as_deref().map_or_else(null, quoted),
+            quoted(&attributes_json(device)),
+            quoted(&groups_json(device)),
+            device.last_seen.map_or_else(null, |seen| seen.ms().to_string()),
+        ));
+    }
+    for expression in expressions {
+        let condition = expression.to_sql(Dialect::MariaDb, &context()).unwrap();
+        script.push_str(&format!(
+            "SELECT GROUP_CONCAT(IFNULL(({condition}), 'n') ORDER BY place SEPARATOR '') FROM devices AS d;\n"
+        ));
+    }
+    let mut client = std::process::Command::new("mariadb")
+        .args([
+            "--no-defaults",
+            "--skip-column-names",
+            "--batch",
+            "--default-character-set=utf8mb4",
+        ])
+        .args(arguments.split_whitespace())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = client.stdin.take().unwrap();
+    let writer =
+        std::thread::spawn(move || std::io::Write::write_all(&mut input, script.as_bytes()));
+    let output = client.wait_with_output().unwrap();
+    // A client that failed has closed its end.
+    drop(writer.join().unwrap());
+    let lines = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "mariadb failed after {} answers", lines.lines().count());
+    lines.lines().map(str::to_owned).collect()
+}
+
 #[test]
 fn all_uses_agree() {
     let seed = std::env::var("CARILLON_EXPR_SEED").map_or(1, |seed| seed.parse().unwrap());
@@ -262,14 +312,34 @@ fn all_uses_agree() {
         let mut runner = TestRunner::new_with_rng(Config::default(), random);
         let world = world(&mut runner);
         let database = sqlite(&world.devices);
+        let mut trees = Vec::new();
         for _ in 0..100 {
             let tree = tree().new_tree(&mut runner).unwrap();
+            trees.push(tree.current());
             if disagreement(&tree.current(), &world, &database).is_some() {
                 panic!("CARILLON_EXPR_SEED={turn}\n{}", shrunk(tree, &world, &database));
             }
             let recipients =
                 world.devices.iter().filter(|device| naive(&tree.current(), device) == 2).count();
             mixed += u64::from((1..world.devices.len()).contains(&recipients));
+        }
+        if let Ok(arguments) = std::env::var("CARILLON_EXPR_MARIADB") {
+            let expressions: Vec<_> = trees.iter().map(|tree| super::parse(&write(tree))).collect();
+            let said = mariadb(&arguments, &world, &expressions);
+            for ((tree, expression), said) in trees.iter().zip(&expressions).zip(said) {
+                let rows = world
+                    .devices
+                    .iter()
+                    .map(|device| ['0', 'n', '1'][naive(tree, device) as usize]);
+                let expected: String = rows.collect();
+                let condition = expression.to_sql(Dialect::MariaDb, &context()).unwrap();
+                assert_eq!(
+                    said,
+                    expected,
+                    "CARILLON_EXPR_SEED={turn}\n{}\n{condition}",
+                    write(tree)
+                );
+            }
         }
     }
     // Half of them must be able to tell a mistake in either direction.

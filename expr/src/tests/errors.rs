@@ -534,7 +534,10 @@ fn what_a_suggestion_says_mends_the_text() {
 
 #[test]
 fn an_unknown_audience_or_function_suggests_a_near_name() {
-    check("@nordik and #vip", DiagnosticKind::UnknownAudience, expect![[r#"
+    check(
+        "@nordik and #vip",
+        DiagnosticKind::UnknownAudience,
+        expect![[r#"
         error: unknown audience `@nordik`
          --> expression:1:1
           |
@@ -542,7 +545,8 @@ fn an_unknown_audience_or_function_suggests_a_near_name() {
           | ^^^^^^^
           |
           = help: did you mean `@nordic`?
-    "#]]);
+    "#]],
+    );
     check_messages(
         &[
             "@",
@@ -616,13 +620,17 @@ fn all_faults_of_syntax_are_told_with_all_others() {
 
 #[test]
 fn an_operator_must_fit_the_type() {
-    check("age starts_with \"4\"", DiagnosticKind::WrongType, expect![[r#"
+    check(
+        "age starts_with \"4\"",
+        DiagnosticKind::WrongType,
+        expect![[r#"
         error: expected `==`, `!=`, `<`, `<=`, `>`, `>=`, `in` or `between` because age is a number
          --> expression:1:5
           |
         1 | age starts_with "4"
           |     ^^^^^^^^^^^
-    "#]]);
+    "#]],
+    );
     check_messages(
         &[
             "home == 1",
@@ -675,7 +683,10 @@ fn an_operator_must_fit_the_type() {
 
 #[test]
 fn a_value_must_fit_where_it_stands() {
-    check("signed_up < 2026-01-31", DiagnosticKind::WrongType, expect![[r#"
+    check(
+        "signed_up < 2026-01-31",
+        DiagnosticKind::WrongType,
+        expect![[r#"
         error: expected a time such as `2026-11-21T07:30:00Z`, because signed_up is a time
          --> expression:1:13
           |
@@ -683,7 +694,8 @@ fn a_value_must_fit_where_it_stands() {
           |             ^^^^^^^^^^
           |
           = help: did you mean `2026-01-31T00:00:00Z`?
-    "#]]);
+    "#]],
+    );
     check_messages(
         &[
             "birthday == 2026-02-30",
@@ -834,7 +846,8 @@ fn audiences_have_a_depth_and_no_cycles() {
           |
         1 | #vip or @team/a
           |         ^^^^^^^
-    "#]].assert_eq(&text);
+    "#]]
+    .assert_eq(&text);
     let (kind, text) = define("@nordic");
     assert_eq!(kind, DiagnosticKind::AudienceCycle);
     expect![[r#"
@@ -843,7 +856,8 @@ fn audiences_have_a_depth_and_no_cycles() {
           |
         1 | @nordic
           | ^^^^^^^
-    "#]].assert_eq(&text);
+    "#]]
+    .assert_eq(&text);
     let limits = Limits { audience_depth_max: 1, ..Limits::default() };
     assert!(Expression::parse("@nordic and @engaged", &App, &limits).is_ok());
     let faults = Expression::parse("@team/a", &App, &limits).unwrap_err();
@@ -854,7 +868,8 @@ fn audiences_have_a_depth_and_no_cycles() {
           |
         1 | @team/a
           | ^^^^^^^
-    "#]].assert_eq(&faults.render("@team/a"));
+    "#]]
+    .assert_eq(&faults.render("@team/a"));
     // What an audience holds counts, once.
     let limits = Limits { nodes_max: 8, ..Limits::default() };
     assert_eq!(parse("@nordic or not @nordic").nodes(), 8);

@@ -72,7 +72,9 @@ fn check_completion(source: &str, expected: Expect) {
 
 #[test]
 fn completion_knows_what_may_come() {
-    check_completion("|", expect![[r#"
+    check_completion(
+        "|",
+        expect![[r#"
         ""
         Attribute age number
         Attribute app_version version
@@ -104,16 +106,20 @@ fn completion_knows_what_may_come() {
         Function sample(
         Word (
         Word all
-        Word and
         Word has
         Word not
-        Word or
-    "#]]);
-    check_completion("not (co|untry", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "not (co|untry",
+        expect![[r#"
         "co"
         Attribute country string
-    "#]]);
-    check_completion("country |", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "country |",
+        expect![[r#"
         ""
         Operator !=
         Operator <
@@ -128,8 +134,11 @@ fn completion_knows_what_may_come() {
         Operator matches
         Operator not
         Operator starts_with
-    "#]]);
-    check_completion("country not |", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "country not |",
+        expect![[r#"
         ""
         Operator between
         Operator contains
@@ -137,35 +146,46 @@ fn completion_knows_what_may_come() {
         Operator in
         Operator matches
         Operator starts_with
-    "#]]);
-    check_completion("country == |", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "country == |",
+        expect![[r#"
         ""
         Value "KE" 900
         Value "SE" 700
         Value "NO" 30
-        Word and
-        Word or
-    "#]]);
-    check_completion("country in (\"SE\", '|", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "country in (\"SE\", '|",
+        expect![[r#"
         "'"
         Value "KE" 900
         Value "SE" 700
         Value "NO" 30
-    "#]]);
-    check_completion("country in (\"SE\" |", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "country in (\"SE\" |",
+        expect![[r#"
         ""
         Word )
         Word ,
-        Word and
-        Word or
-    "#]]);
-    check_completion("country == \"SE\" |", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "country == \"SE\" |",
+        expect![[r#"
         ""
         Word and
         Word ignoring case
         Word or
-    "#]]);
-    check_completion("premium |", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "premium |",
+        expect![[r#"
         ""
         Operator !=
         Operator ==
@@ -173,26 +193,38 @@ fn completion_knows_what_may_come() {
         Operator not
         Word and
         Word or
-    "#]]);
-    check_completion("tags |", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "tags |",
+        expect![[r#"
         ""
         Operator all
         Operator any
         Operator contains
         Operator none
         Operator not
-    "#]]);
-    check_completion("#vip and #s|", expect![[r##"
+    "#]],
+    );
+    check_completion(
+        "#vip and #s|",
+        expect![[r##"
         "#s"
         Group #staff
-    "##]]);
-    check_completion("@|", expect![[r#"
+    "##]],
+    );
+    check_completion(
+        "@|",
+        expect![[r#"
         "@"
         Audience @engaged
         Audience @nordic
         Audience @team/a
-    "#]]);
-    check_completion("has |", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "has |",
+        expect![[r#"
         ""
         Attribute age number
         Attribute app_version version
@@ -209,39 +241,45 @@ fn completion_knows_what_may_come() {
         Attribute tags set
         Attribute user
         Attribute utc_offset number
-        Word and
-        Word or
-    "#]]);
-    check_completion("signed_up within |", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "signed_up within |",
+        expect![[r#"
         ""
         Value 1h
         Value 24h
         Value 30d
         Value 7d
         Value next
-        Word and
-        Word or
-    "#]]);
-    check_completion("signed_up > |", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "signed_up > |",
+        expect![[r#"
         ""
         Value now
-        Word and
-        Word or
-    "#]]);
-    check_completion("age between 3 |", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "age between 3 |",
+        expect![[r#"
         ""
         Word and
-        Word or
-    "#]]);
-    check_completion("local_time(|", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "local_time(|",
+        expect![[r#"
         ""
         Attribute age number
         Attribute score number
         Attribute utc_offset number
-        Word and
-        Word or
-    "#]]);
-    check_completion("local_day(utc_offset) == |", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "local_day(utc_offset) == |",
+        expect![[r#"
         ""
         Value fri
         Value mon
@@ -250,35 +288,45 @@ fn completion_knows_what_may_come() {
         Value thu
         Value tue
         Value wed
-        Word and
-        Word or
-    "#]]);
-    check_completion("near(|", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "near(|",
+        expect![[r#"
         ""
         Attribute home point
-        Word and
-        Word or
-    "#]]);
-    check_completion("sample(|", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "sample(|",
+        expect![[r#"
         ""
         Value 1%
         Value 10%
         Value 50%
-        Word and
-        Word or
-    "#]]);
-    check_completion("this is wrong ) and pre|", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "this is wrong ) and pre|",
+        expect![[r#"
         "pre"
         Attribute premium bool
-    "#]]);
-    check_completion("#vip // and |", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "#vip // and |",
+        expect![[r#"
         ""
         Word and
         Word or
-    "#]]);
-    check_completion("/* #vip |", expect![[r#"
+    "#]],
+    );
+    check_completion(
+        "/* #vip |",
+        expect![[r#"
         ""
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -310,14 +358,74 @@ fn sql_has_no_text_of_its_writer_outside_literals() {
         maria.assert_eq(&expression.to_sql(Dialect::MariaDb, &context()).unwrap());
         sqlite.assert_eq(&expression.to_sql(Dialect::Sqlite, &context()).unwrap());
     };
-    check("country == \"x' OR 1=1 -- \\\\\" and not #vip", expect![[r#"((CAST(JSON_VALUE(d.attributes, '$."a000000000000000"') AS BINARY) = X'7827204F5220313D31202D2D205C') AND (NOT (LOCATE('"b000000000000000"', d.group_ids) > 0)))"#]], expect![[r#"((json_extract(d.attributes, '$."a000000000000000"') = 'x'' OR 1=1 -- \') AND (NOT (instr(d.group_ids, '"b000000000000000"') > 0)))"#]]);
-    check("user contains \"É'\" ignoring case", expect!["(LOCATE(X'C3A927', REPLACE(CAST(d.user_id AS BINARY), X'C389', X'C3A9')) > 0)"], expect!["(instr(REPLACE(d.user_id, 'É', 'é'), 'é''') > 0)"]);
-    check("app_version >= v2.3 or age in (1, 2.5)", expect![[r#"((CONCAT(LPAD(SUBSTRING_INDEX(SUBSTRING_INDEX(CONCAT(JSON_VALUE(d.attributes, '$."a000000000000006".v'), '.0.0.0'), '.', 1), '.', -1), 10, '0'), LPAD(SUBSTRING_INDEX(SUBSTRING_INDEX(CONCAT(JSON_VALUE(d.attributes, '$."a000000000000006".v'), '.0.0.0'), '.', 2), '.', -1), 10, '0'), LPAD(SUBSTRING_INDEX(SUBSTRING_INDEX(CONCAT(JSON_VALUE(d.attributes, '$."a000000000000006".v'), '.0.0.0'), '.', 3), '.', -1), 10, '0'), LPAD(SUBSTRING_INDEX(SUBSTRING_INDEX(CONCAT(JSON_VALUE(d.attributes, '$."a000000000000006".v'), '.0.0.0'), '.', 4), '.', -1), 10, '0')) >= '0000000002000000000300000000000000000000') OR (CAST(JSON_VALUE(d.attributes, '$."a000000000000002"') AS DOUBLE) IN (1e0, 2.5e0)))"#]], expect![[r#"((CASE WHEN json_extract(d.attributes, '$."a000000000000006".v') IS NOT NULL THEN printf('%010d%010d%010d%010d', json_extract('[' || replace(json_extract(d.attributes, '$."a000000000000006".v'), '.', ',') || ']', '$[0]'), json_extract('[' || replace(json_extract(d.attributes, '$."a000000000000006".v'), '.', ',') || ']', '$[1]'), json_extract('[' || replace(json_extract(d.attributes, '$."a000000000000006".v'), '.', ',') || ']', '$[2]'), json_extract('[' || replace(json_extract(d.attributes, '$."a000000000000006".v'), '.', ',') || ']', '$[3]')) END >= '0000000002000000000300000000000000000000') OR (carillon_number(d.attributes -> '$."a000000000000002"') IN (carillon_number('1'), carillon_number('2.5'))))"#]]);
-    check("near(59.33, -18.07, 5km) and sample(12.5%, \"a\")", expect![[r#"(((CAST(JSON_VALUE(d.attributes, '$."a00000000000000a".u[0]') AS SIGNED) - (520693896)) * (CAST(JSON_VALUE(d.attributes, '$."a00000000000000a".u[0]') AS SIGNED) - (520693896)) + (CAST(JSON_VALUE(d.attributes, '$."a00000000000000a".u[1]') AS SIGNED) - (-169887290)) * (CAST(JSON_VALUE(d.attributes, '$."a00000000000000a".u[1]') AS SIGNED) - (-169887290)) + (CAST(JSON_VALUE(d.attributes, '$."a00000000000000a".u[2]') AS SIGNED) - (923546252)) * (CAST(JSON_VALUE(d.attributes, '$."a00000000000000a".u[2]') AS SIGNED) - (923546252)) <= 710106219264) AND (LEFT(SHA2(CONCAT(X'636172696C6C6F6E2E73616D706C652E7631000000000000000161', UNHEX(LPAD(HEX(d.device), 16, '0'))), 256), 16) < '2000000000000000'))"#]], expect![[r#"(((json_extract(d.attributes, '$."a00000000000000a".u[0]') - (520693896)) * (json_extract(d.attributes, '$."a00000000000000a".u[0]') - (520693896)) + (json_extract(d.attributes, '$."a00000000000000a".u[1]') - (-169887290)) * (json_extract(d.attributes, '$."a00000000000000a".u[1]') - (-169887290)) + (json_extract(d.attributes, '$."a00000000000000a".u[2]') - (923546252)) * (json_extract(d.attributes, '$."a00000000000000a".u[2]') - (923546252)) <= 710106219264) AND (carillon_sample(X'636172696C6C6F6E2E73616D706C652E7631000000000000000161', d.device) < '2000000000000000'))"#]]);
-    check("tags all (\"a\", \"b\") and country matches \"a*[%?\"", expect![[r#"((CASE WHEN JSON_CONTAINS_PATH(d.attributes, 'one', '$."a00000000000000b".s') THEN EXISTS (SELECT 1 FROM JSON_TABLE(d.attributes, '$."a00000000000000b".s[*]' COLUMNS (entry LONGTEXT CHARACTER SET utf8mb4 PATH '$')) AS e WHERE CAST(e.entry AS BINARY) IN (X'61')) * EXISTS (SELECT 1 FROM JSON_TABLE(d.attributes, '$."a00000000000000b".s[*]' COLUMNS (entry LONGTEXT CHARACTER SET utf8mb4 PATH '$')) AS e WHERE CAST(e.entry AS BINARY) IN (X'62')) = 1 END) AND (CONVERT(CAST(JSON_VALUE(d.attributes, '$."a000000000000000"') AS BINARY) USING utf8mb4) COLLATE utf8mb4_bin LIKE CONVERT(X'61255B7C255F' USING utf8mb4) ESCAPE '|'))"#]], expect![[r#"((CASE WHEN json_type(d.attributes, '$."a00000000000000b".s') IS NOT NULL THEN EXISTS (SELECT 1 FROM json_each(d.attributes, '$."a00000000000000b".s') AS e WHERE e.value IN ('a')) * EXISTS (SELECT 1 FROM json_each(d.attributes, '$."a00000000000000b".s') AS e WHERE e.value IN ('b')) = 1 END) AND (json_extract(d.attributes, '$."a000000000000000"') GLOB 'a*[[]%?'))"#]]);
-    check("signed_up within 1d and birthday <= now - 3d", expect![[r#"((JSON_VALUE(d.attributes, '$."a000000000000009".t') BETWEEN '2026-11-20T07:30:00.000Z' AND '2026-11-21T07:30:00.000Z') AND (JSON_VALUE(d.attributes, '$."a000000000000008".d') <= '2026-11-18'))"#]], expect![[r#"((json_extract(d.attributes, '$."a000000000000009".t') BETWEEN '2026-11-20T07:30:00.000Z' AND '2026-11-21T07:30:00.000Z') AND (json_extract(d.attributes, '$."a000000000000008".d') <= '2026-11-18'))"#]]);
-    check("local_time(utc_offset) between 22:00 and 06:00", expect![[r#"(CASE WHEN CAST(JSON_VALUE(d.attributes, '$."a00000000000000c"') AS DOUBLE) > -1440 AND CAST(JSON_VALUE(d.attributes, '$."a00000000000000c"') AS DOUBLE) < 1440 AND CAST(JSON_VALUE(d.attributes, '$."a00000000000000c"') AS DOUBLE) = CAST(CAST(JSON_VALUE(d.attributes, '$."a00000000000000c"') AS DOUBLE) AS SIGNED) THEN (((CAST(CAST(JSON_VALUE(d.attributes, '$."a00000000000000c"') AS DOUBLE) AS SIGNED)) + 2045920770) MOD 1440 >= 1320 OR ((CAST(CAST(JSON_VALUE(d.attributes, '$."a00000000000000c"') AS DOUBLE) AS SIGNED)) + 2045920770) MOD 1440 <= 360) END)"#]], expect![[r#"(CASE WHEN carillon_number(d.attributes -> '$."a00000000000000c"') > -1440 AND carillon_number(d.attributes -> '$."a00000000000000c"') < 1440 AND carillon_number(d.attributes -> '$."a00000000000000c"') = CAST(carillon_number(d.attributes -> '$."a00000000000000c"') AS INTEGER) THEN (((CAST(carillon_number(d.attributes -> '$."a00000000000000c"') AS INTEGER)) + 2045920770) % 1440 >= 1320 OR ((CAST(carillon_number(d.attributes -> '$."a00000000000000c"') AS INTEGER)) + 2045920770) % 1440 <= 360) END)"#]]);
-    check("last_seen > now - 1h and @nordic", expect![[r#"((LEAST(d.last_seen, 1795246200000) > 1795242600000) AND (CAST(JSON_VALUE(d.attributes, '$."a000000000000000"') AS BINARY) IN (X'4649', X'4E4F', X'5345')))"#]], expect![[r#"((min(d.last_seen, 1795246200000) > 1795242600000) AND (json_extract(d.attributes, '$."a000000000000000"') IN ('FI', 'NO', 'SE')))"#]]);
+    check(
+        "country == \"x' OR 1=1 -- \\\\\" and not #vip",
+        expect![[
+            r#"((CAST(JSON_VALUE(d.attributes, '$."a000000000000000"') AS BINARY) = X'7827204F5220313D31202D2D205C') AND (NOT (LOCATE('"b000000000000000"', d.group_ids) > 0)))"#
+        ]],
+        expect![[
+            r#"((json_extract(d.attributes, '$."a000000000000000"') = 'x'' OR 1=1 -- \') AND (NOT (instr(d.group_ids, '"b000000000000000"') > 0)))"#
+        ]],
+    );
+    check(
+        "user contains \"É'\" ignoring case",
+        expect!["(LOCATE(X'C3A927', REPLACE(CAST(d.user_id AS BINARY), X'C389', X'C3A9')) > 0)"],
+        expect!["(instr(REPLACE(d.user_id, 'É', 'é'), 'é''') > 0)"],
+    );
+    check(
+        "app_version >= v2.3 or age in (1, 2.5)",
+        expect![[
+            r#"((CONCAT(LPAD(SUBSTRING_INDEX(SUBSTRING_INDEX(CONCAT(JSON_VALUE(d.attributes, '$."a000000000000006".v'), '.0.0.0'), '.', 1), '.', -1), 10, '0'), LPAD(SUBSTRING_INDEX(SUBSTRING_INDEX(CONCAT(JSON_VALUE(d.attributes, '$."a000000000000006".v'), '.0.0.0'), '.', 2), '.', -1), 10, '0'), LPAD(SUBSTRING_INDEX(SUBSTRING_INDEX(CONCAT(JSON_VALUE(d.attributes, '$."a000000000000006".v'), '.0.0.0'), '.', 3), '.', -1), 10, '0'), LPAD(SUBSTRING_INDEX(SUBSTRING_INDEX(CONCAT(JSON_VALUE(d.attributes, '$."a000000000000006".v'), '.0.0.0'), '.', 4), '.', -1), 10, '0')) >= '0000000002000000000300000000000000000000') OR (CAST(JSON_VALUE(d.attributes, '$."a000000000000002"') AS DOUBLE) IN (1e0, 2.5e0)))"#
+        ]],
+        expect![[
+            r#"((CASE WHEN json_extract(d.attributes, '$."a000000000000006".v') IS NOT NULL THEN printf('%010d%010d%010d%010d', json_extract('[' || replace(json_extract(d.attributes, '$."a000000000000006".v'), '.', ',') || ']', '$[0]'), json_extract('[' || replace(json_extract(d.attributes, '$."a000000000000006".v'), '.', ',') || ']', '$[1]'), json_extract('[' || replace(json_extract(d.attributes, '$."a000000000000006".v'), '.', ',') || ']', '$[2]'), json_extract('[' || replace(json_extract(d.attributes, '$."a000000000000006".v'), '.', ',') || ']', '$[3]')) END >= '0000000002000000000300000000000000000000') OR (carillon_number(d.attributes -> '$."a000000000000002"') IN (carillon_number('1'), carillon_number('2.5'))))"#
+        ]],
+    );
+    check(
+        "near(59.33, -18.07, 5km) and sample(12.5%, \"a\")",
+        expect![[
+            r#"(((CAST(JSON_VALUE(d.attributes, '$."a00000000000000a".u[0]') AS SIGNED) - (520693896)) * (CAST(JSON_VALUE(d.attributes, '$."a00000000000000a".u[0]') AS SIGNED) - (520693896)) + (CAST(JSON_VALUE(d.attributes, '$."a00000000000000a".u[1]') AS SIGNED) - (-169887290)) * (CAST(JSON_VALUE(d.attributes, '$."a00000000000000a".u[1]') AS SIGNED) - (-169887290)) + (CAST(JSON_VALUE(d.attributes, '$."a00000000000000a".u[2]') AS SIGNED) - (923546252)) * (CAST(JSON_VALUE(d.attributes, '$."a00000000000000a".u[2]') AS SIGNED) - (923546252)) <= 710106219264) AND (LEFT(SHA2(CONCAT(X'636172696C6C6F6E2E73616D706C652E7631000000000000000161', UNHEX(LPAD(HEX(d.device), 16, '0'))), 256), 16) < '2000000000000000'))"#
+        ]],
+        expect![[
+            r#"(((json_extract(d.attributes, '$."a00000000000000a".u[0]') - (520693896)) * (json_extract(d.attributes, '$."a00000000000000a".u[0]') - (520693896)) + (json_extract(d.attributes, '$."a00000000000000a".u[1]') - (-169887290)) * (json_extract(d.attributes, '$."a00000000000000a".u[1]') - (-169887290)) + (json_extract(d.attributes, '$."a00000000000000a".u[2]') - (923546252)) * (json_extract(d.attributes, '$."a00000000000000a".u[2]') - (923546252)) <= 710106219264) AND (carillon_sample(X'636172696C6C6F6E2E73616D706C652E7631000000000000000161', d.device) < '2000000000000000'))"#
+        ]],
+    );
+    check(
+        "tags all (\"a\", \"b\") and country matches \"a*[%?\"",
+        expect![[
+            r#"((CASE WHEN JSON_CONTAINS_PATH(d.attributes, 'one', '$."a00000000000000b".s') THEN EXISTS (SELECT 1 FROM JSON_TABLE(d.attributes, '$."a00000000000000b".s[*]' COLUMNS (entry LONGTEXT CHARACTER SET utf8mb4 PATH '$')) AS e WHERE CAST(e.entry AS BINARY) IN (X'61')) * EXISTS (SELECT 1 FROM JSON_TABLE(d.attributes, '$."a00000000000000b".s[*]' COLUMNS (entry LONGTEXT CHARACTER SET utf8mb4 PATH '$')) AS e WHERE CAST(e.entry AS BINARY) IN (X'62')) = 1 END) AND (CONVERT(CAST(JSON_VALUE(d.attributes, '$."a000000000000000"') AS BINARY) USING utf8mb4) COLLATE utf8mb4_bin LIKE CONVERT(X'61255B7C255F' USING utf8mb4) ESCAPE '|'))"#
+        ]],
+        expect![[
+            r#"((CASE WHEN json_type(d.attributes, '$."a00000000000000b".s') IS NOT NULL THEN EXISTS (SELECT 1 FROM json_each(d.attributes, '$."a00000000000000b".s') AS e WHERE e.value IN ('a')) * EXISTS (SELECT 1 FROM json_each(d.attributes, '$."a00000000000000b".s') AS e WHERE e.value IN ('b')) = 1 END) AND (json_extract(d.attributes, '$."a000000000000000"') GLOB 'a*[[]%?'))"#
+        ]],
+    );
+    check(
+        "signed_up within 1d and birthday <= now - 3d",
+        expect![[
+            r#"((JSON_VALUE(d.attributes, '$."a000000000000009".t') BETWEEN '2026-11-20T07:30:00.000Z' AND '2026-11-21T07:30:00.000Z') AND (JSON_VALUE(d.attributes, '$."a000000000000008".d') <= '2026-11-18'))"#
+        ]],
+        expect![[
+            r#"((json_extract(d.attributes, '$."a000000000000009".t') BETWEEN '2026-11-20T07:30:00.000Z' AND '2026-11-21T07:30:00.000Z') AND (json_extract(d.attributes, '$."a000000000000008".d') <= '2026-11-18'))"#
+        ]],
+    );
+    check(
+        "local_time(utc_offset) between 22:00 and 06:00",
+        expect![[
+            r#"(CASE WHEN CAST(JSON_VALUE(d.attributes, '$."a00000000000000c"') AS DOUBLE) > -1440 AND CAST(JSON_VALUE(d.attributes, '$."a00000000000000c"') AS DOUBLE) < 1440 AND CAST(JSON_VALUE(d.attributes, '$."a00000000000000c"') AS DOUBLE) = CAST(CAST(JSON_VALUE(d.attributes, '$."a00000000000000c"') AS DOUBLE) AS SIGNED) THEN (((CAST(CAST(JSON_VALUE(d.attributes, '$."a00000000000000c"') AS DOUBLE) AS SIGNED)) + 2045920770) MOD 1440 >= 1320 OR ((CAST(CAST(JSON_VALUE(d.attributes, '$."a00000000000000c"') AS DOUBLE) AS SIGNED)) + 2045920770) MOD 1440 <= 360) END)"#
+        ]],
+        expect![[
+            r#"(CASE WHEN carillon_number(d.attributes -> '$."a00000000000000c"') > -1440 AND carillon_number(d.attributes -> '$."a00000000000000c"') < 1440 AND carillon_number(d.attributes -> '$."a00000000000000c"') = CAST(carillon_number(d.attributes -> '$."a00000000000000c"') AS INTEGER) THEN (((CAST(carillon_number(d.attributes -> '$."a00000000000000c"') AS INTEGER)) + 2045920770) % 1440 >= 1320 OR ((CAST(carillon_number(d.attributes -> '$."a00000000000000c"') AS INTEGER)) + 2045920770) % 1440 <= 360) END)"#
+        ]],
+    );
+    check(
+        "last_seen > now - 1h and @nordic",
+        expect![[
+            r#"((LEAST(d.last_seen, 1795246200000) > 1795242600000) AND (CAST(JSON_VALUE(d.attributes, '$."a000000000000000"') AS BINARY) IN (X'4649', X'4E4F', X'5345')))"#
+        ]],
+        expect![[
+            r#"((min(d.last_seen, 1795246200000) > 1795242600000) AND (json_extract(d.attributes, '$."a000000000000000"') IN ('FI', 'NO', 'SE')))"#
+        ]],
+    );
 }
 
 #[test]
@@ -411,7 +519,8 @@ fn samples_follow_their_definition_bit_by_bit() {
         "salt" 0000000000000001 be7d1d6722946eb4
         "salt" ffffffffffffffff 8ff743b22c960e32
         "å😀" 000000000000feed 435004c31391e4b5
-    "#]].assert_eq(&vectors);
+    "#]]
+    .assert_eq(&vectors);
     // A share is the part of the hashes below it, and a larger one holds a smaller one.
     let mut counts = [0; 3];
     for id in 0..20_000 {
