@@ -151,7 +151,7 @@ fn evaluation_does_not_allocate() {
         (0..count).map(move |at| format!("({} and #vip or {} and premium)", part(at), part(at)))
     };
     let few = shared(3).collect::<Vec<_>>().join(" and ");
-    let many = shared(800).collect::<Vec<_>>().join(" and ");
+    let many = shared(600).collect::<Vec<_>>().join(" and ");
     let everything = tests.map(|test| format!("not ({test})")).join(" or ");
     let sources = tests.iter().copied().chain([&*few, &*many, &*everything]);
     let expressions: Vec<Expression> = sources
