@@ -53,12 +53,12 @@ pub use expression::Expression;
 pub use ids::{AttributeId, AudienceId, GroupId, ParseIdError, parse_id};
 pub use parse::Limits;
 pub use point::Point;
+/// What the columns of [`Columns`] are made of, so that callers need no version of their own.
+pub use roaring::RoaringBitmap;
 pub use schema::{
     Context, NAME_BYTES_MAX, Profile, Schema, is_reserved, valid_attribute_name, valid_group_name,
 };
 pub use sets::{Columns, Difference};
-/// What the columns of [`Columns`] are made of, so that callers need no version of their own.
-pub use roaring::RoaringBitmap;
 pub use sql::{Dialect, SqlError};
 pub use terms::{Term, Terms, visit_terms};
 pub use value::{

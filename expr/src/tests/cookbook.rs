@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use super::{date, number, point, set, text, time, version};
 use crate::{
-    AttributeId, AudienceId, Context, Expression, GroupId, Limits, Profile, Schema, Time, Truth, Type,
-    Value, sample_hash_of,
+    AttributeId, AudienceId, Context, Expression, GroupId, Limits, Profile, Schema, Time, Truth,
+    Type, Value, sample_hash_of,
 };
 
 const PAGE: &str = include_str!("../../../docs/expressions.md");
@@ -171,8 +171,12 @@ fn every_example_has_the_truth_that_the_page_says() {
 fn the_page_has_the_vectors_of_samples() {
     for (salt, device) in [("", 0_u64), ("salt", 1), ("salt", u64::MAX), ("å😀", 0xfeed)] {
         let prefix =
-            [b"carillon.sample.v1", &(salt.len() as u64).to_be_bytes()[..], salt.as_bytes()].concat();
-        let row = format!("| `\"{salt}\"` | `{device:016x}` | `{:016x}` |", sample_hash_of(&prefix, device));
+            [b"carillon.sample.v1", &(salt.len() as u64).to_be_bytes()[..], salt.as_bytes()]
+                .concat();
+        let row = format!(
+            "| `\"{salt}\"` | `{device:016x}` | `{:016x}` |",
+            sample_hash_of(&prefix, device)
+        );
         assert!(PAGE.contains(&row), "{row}");
     }
 }
@@ -181,9 +185,34 @@ fn the_page_has_the_vectors_of_samples() {
 fn the_page_names_every_word_of_the_language() {
     let ebnf = fences("ebnf").concat();
     for word in [
-        "and", "or", "not", "in", "has", "all", "true", "false", "any", "none", "between", "starts_with",
-        "ends_with", "contains", "matches", "device", "user", "within", "last", "next", "near", "sample",
-        "last_seen", "now", "local_time", "local_day", "ignoring", "case",
+        "and",
+        "or",
+        "not",
+        "in",
+        "has",
+        "all",
+        "true",
+        "false",
+        "any",
+        "none",
+        "between",
+        "starts_with",
+        "ends_with",
+        "contains",
+        "matches",
+        "device",
+        "user",
+        "within",
+        "last",
+        "next",
+        "near",
+        "sample",
+        "last_seen",
+        "now",
+        "local_time",
+        "local_day",
+        "ignoring",
+        "case",
     ] {
         assert!(ebnf.contains(&format!("\"{word}\"")), "{word}");
     }

@@ -440,3 +440,30 @@ fn terms_are_the_cheapest_necessary_set() {
         ("@nordic and @team/a", any([&country("FI"), &country("NO"), &country("SE")])),
     ]);
 }
+
+/// Each kind of term that an expression can be filed under is one that a device looks under.
+#[test]
+fn a_device_looks_under_every_kind_of_term() {
+    let user: std::sync::Arc<str> = "ann".into();
+    let attributes = [(attribute_id(0), text("SE")), (attribute_id(11), set(&["a", "b"]))];
+    let mut seen = Vec::new();
+    crate::visit_terms(0xab, Some(&user), &attributes, &[group_id(1)], &mut |term| {
+        seen.push(term.clone());
+    });
+    seen.sort_unstable();
+    let mut expected = vec![
+        Term::Device(0xab),
+        Term::HasUser,
+        Term::User(user),
+        Term::Group(group_id(1)),
+        Term::Has(attribute_id(0)),
+        Term::Equals(attribute_id(0), text("SE")),
+        Term::Has(attribute_id(11)),
+        Term::Equals(attribute_id(11), set(&["a", "b"])),
+        Term::Contains(attribute_id(11), "a".into()),
+        Term::Contains(attribute_id(11), "b".into()),
+    ];
+    expected.sort_unstable();
+    assert_eq!(seen, expected);
+    crate::visit_terms(1, None, &[], &[], &mut |term| assert_eq!(*term, Term::Device(1)));
+}

@@ -80,10 +80,12 @@ const LETTERS: &[&str] = &[
     "'", "\"", " ", "😀", "e\u{301}", "\u{1f}", "\n", "ǆ", "\u{212a}",
 ];
 
+/// Mostly from few, so that two are often the same.
 fn word() -> impl Strategy<Value = String> {
+    const FEW: &[&str] = &["", "SE", "KE", "se", "å", "SE ", "Åse", "[a]", "a", "[", "A*"];
     prop_oneof![
-        3 => prop::sample::select(vec!["", "SE", "KE", "se", "å", "SE ", "Åse"]).prop_map(str::to_owned),
-        4 => prop::collection::vec(prop::sample::select(LETTERS), 0..5).prop_map(|l| l.concat()),
+        6 => prop::sample::select(FEW).prop_map(str::to_owned),
+        3 => prop::collection::vec(prop::sample::select(LETTERS), 0..4).prop_map(|l| l.concat()),
         1 => any::<String>().prop_map(|s| s.replace('\0', "0")),
     ]
 }
@@ -93,16 +95,20 @@ fn piece() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(LETTERS), 0..3).prop_map(|letters| letters.concat())
 }
 
+/// A word with some characters replaced by wildcards.
 fn pattern() -> impl Strategy<Value = String> {
-    let part = prop_oneof![
-        3 => Just("*".to_owned()),
-        1 => Just("?".to_owned()),
-        3 => prop::sample::select(LETTERS).prop_map(|l| match l {
-            "\\" | "*" | "?" => format!("\\{l}"),
-            l => l.to_owned(),
-        }),
-    ];
-    prop::collection::vec(part, 0..5).prop_map(|parts| parts.concat())
+    let wild = prop::sample::select(vec!["", "", "", "*", "?"]);
+    (word(), prop::collection::vec(wild, 8), any::<bool>()).prop_map(|(word, wild, open)| {
+        let mut pattern = String::new();
+        for (at, c) in word.chars().enumerate() {
+            match (wild[at % 8], c) {
+                ("", '\\' | '*' | '?') => pattern.extend(['\\', c]),
+                ("", c) => pattern.push(c),
+                (wild, _) => pattern.push_str(wild),
+            }
+        }
+        if open { pattern + "*" } else { pattern }
+    })
 }
 
 fn degrees(most: f64) -> impl Strategy<Value = f64> {
@@ -245,7 +251,16 @@ pub(super) fn tree() -> impl Strategy<Value = Tree> {
         prop_oneof![
             inner.clone().prop_map(|tree| Tree::Not(Box::new(tree))),
             prop::collection::vec(inner.clone(), 1..5).prop_map(Tree::And),
-            prop::collection::vec(inner, 1..5).prop_map(Tree::Or),
+            prop::collection::vec(inner.clone(), 1..5).prop_map(Tree::Or),
+            // Parts that occur more than once, true here and false there.
+            (inner.clone(), inner.clone(), inner).prop_map(|(a, b, c)| {
+                let not = |tree: &Tree| Box::new(tree.clone());
+                Tree::Or(vec![
+                    Tree::And(vec![a.clone(), b.clone()]),
+                    Tree::And(vec![Tree::Not(not(&a)), c.clone(), b.clone()]),
+                    Tree::And(vec![Tree::Not(not(&b)), a, c]),
+                ])
+            }),
         ]
     })
 }
