@@ -227,7 +227,7 @@ pub(crate) fn truth(test: &Test, device: &impl Profile, context: &Context) -> Op
     }
 }
 
-fn text<'a>(subject: Subject, device: &'a impl Profile) -> Option<&'a str> {
+fn text(subject: Subject, device: &impl Profile) -> Option<&str> {
     match subject {
         Subject::Attribute(id) => match device.attribute(id)? {
             Value::String(text) => Some(text),
@@ -256,7 +256,7 @@ fn compare(
     let value = match operand {
         Operand::Value(value) => value,
         Operand::Now(span) => {
-            clock = span.from_clock(context.now)?;
+            clock = span.after_clock(context.now)?;
             &clock
         }
     };

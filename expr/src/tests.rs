@@ -5,6 +5,7 @@ mod cookbook;
 mod errors;
 mod language;
 mod limits;
+mod misfits;
 mod model;
 mod properties;
 mod uses;

@@ -156,7 +156,7 @@ impl Span {
     }
 
     /// The value that lies so far from the clock; `None` if there is no clock.
-    pub(crate) fn from_clock(self, now: Option<Time>) -> Option<Value> {
+    pub(crate) fn after_clock(self, now: Option<Time>) -> Option<Value> {
         let now = now?;
         Some(match self {
             Self::Ms(ms) => Value::Time(now.plus(ms)),

@@ -1,7 +1,5 @@
 //! Evaluation does not allocate. A test of its own, because it replaces the allocator of its process.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
