@@ -7,14 +7,21 @@
 //! does no I/O, knows no other crate of ours, and asks for names and values through the two traits
 //! of [`schema`](Schema).
 //!
+//! `docs/expressions.md` is the language; this is how it is run:
+//!
+//! - `parse` makes a tree of a text, which `print`, `sql` and `explain` walk;
+//! - `compile` makes of the tree, with the audiences that it names, a graph in which every part stands
+//!   once, and of that the jumps that `eval` runs for one device; `sets` and `terms` walk the graph.
+//!
 //! What always holds:
 //!
 //! - An [`Expression`] is checked: its names are resolved to ids, its literals have the types of
 //!   their attributes, its size and depth are within limits. Only parsing makes one.
-//! - No text can panic the parser, overflow the stack or take more than linear time.
+//! - No text can panic the parser, overflow the stack (nothing recurses) or take more than linear time.
 //! - Parsing what an expression prints, by names or by ids, gives that expression again.
-//! - An attribute that a device lacks makes a comparison *unknown*, never false; only what is *true*
-//!   makes a recipient.
+//! - Something that a device lacks makes a test *unknown*, never false; only what is *true* makes a
+//!   recipient.
+//! - Evaluation for one device, sets of devices, index terms and SQL agree on every input.
 
 mod calendar;
 mod ids;

@@ -207,8 +207,7 @@ pub(crate) enum Hours {
 }
 
 impl Hours {
-    /// The same as one or two ranges of minutes within a day, both ends included; the second may be
-    /// empty.
+    /// `minute` counts from midnight.
     pub(crate) fn holds(self, minute: u16) -> bool {
         match self {
             Self::Compare(comparison, value) => comparison.holds(minute.cmp(&value)),
