@@ -41,6 +41,14 @@ impl Scalar {
                 .parse()
                 .map(Value::Version)
                 .map_err(|e| problem::wrong_type(format!("{name:?}: {e}"))),
+            (Scalar::String(text), Type::Date) => text
+                .parse()
+                .map(Value::Date)
+                .map_err(|e| problem::wrong_type(format!("{name:?}: {e}"))),
+            (Scalar::String(text), Type::Time) => text
+                .parse()
+                .map(Value::Time)
+                .map_err(|e| problem::wrong_type(format!("{name:?}: {e}"))),
             _ => Err(problem::wrong_type(format!(
                 "{name:?} is declared as {kind}, and this is {}",
                 self.kind()
@@ -286,7 +294,18 @@ mod tests {
             parse("3").to_value("n", Type::Number).unwrap(),
             parse("3.0").to_value("n", Type::Number).unwrap()
         );
+        assert_eq!(
+            parse("\"2026-11-21\"").to_value("d", Type::Date).unwrap(),
+            Value::Date("2026-11-21".parse().unwrap())
+        );
+        assert_eq!(
+            parse("\"2026-11-21T08:30+01:00\"").to_value("t", Type::Time).unwrap(),
+            Value::Time("2026-11-21T07:30:00Z".parse().unwrap())
+        );
         for (json, kind) in [
+            ("\"2026-02-30\"", Type::Date),
+            ("\"2026-11-21\"", Type::Time),
+            ("\"59, 18\"", Type::Point),
             ("3", Type::String),
             ("\"x\"", Type::Version),
             ("true", Type::Number),

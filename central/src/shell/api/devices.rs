@@ -101,6 +101,14 @@ fn value_json(value: &Value) -> serde_json::Value {
         Value::Number(number) => number_json(number.get()),
         Value::Bool(flag) => (*flag).into(),
         Value::Version(version) => version.to_string().into(),
+        Value::Date(date) => date.to_string().into(),
+        Value::Time(time) => time.to_string().into(),
+        // In degrees, latitude first.
+        Value::Point(point) => [point.latitude_units(), point.longitude_units()]
+            .map(|units| f64::from(units) / 1e7)
+            .to_vec()
+            .into(),
+        Value::Set(set) => set.entries().iter().map(|entry| &**entry).collect(),
     }
 }
 
