@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use carillon_expr::{Expression, Limits, Schema, Term, Terms};
+use carillon_expr::{Context, Expression, Limits, Schema, Term, Terms};
 
 use crate::pmap::PMap;
 use crate::view::ApplyError;
@@ -17,6 +17,8 @@ pub struct Revision {
     to_text: Arc<str>,
     to: Expression,
     variants: Arc<[Head]>,
+    /// Names the message, for samples without a salt.
+    context: Context,
 }
 
 #[derive(Clone, Debug)]
@@ -54,6 +56,7 @@ impl Revision {
             to_text,
             to,
             variants: variants.into(),
+            context: Context { message: Some(id.get()), ..Context::default() },
         })
     }
 
@@ -82,12 +85,13 @@ impl Revision {
 
     /// Which variant `device` has: the first that fits.
     pub(crate) fn variant(&self, device: &DeviceRow) -> Option<usize> {
-        if !self.active || !self.to.matches(device) {
+        if !self.active || !self.to.matches_in(device, &self.context) {
             return None;
         }
+        let fits = |of: &Expression| of.matches_in(device, &self.context);
         self.variants
             .iter()
-            .position(|head| head.selector.as_ref().is_none_or(|(_, of)| of.matches(device)))
+            .position(|head| head.selector.as_ref().is_none_or(|(_, of)| fits(of)))
     }
 
     fn expressions(&self) -> impl Iterator<Item = &Expression> {
