@@ -7,11 +7,12 @@ use bytes::Bytes;
 use carillon_client::{Cursor as Sealed, Operation};
 use carillon_edge::core::answer::Answer;
 use carillon_edge::core::seal::{self, Session};
-use carillon_world::{Cursor, DeviceId, MessageState, Millis, World};
+use carillon_world::{Cursor, DeviceId, MessageId, MessageState, Millis, World};
 use serde_json::Value;
 
 use crate::edge::Request;
 use crate::oracle::number_in;
+use crate::predicate::Record;
 use crate::sim::Sim;
 use crate::workload::APP;
 
@@ -196,11 +197,41 @@ impl Sim {
         }
     }
 
-    /// An edge begins to serve a world. P2: it is one that was committed, and newer than the last.
+    /// An edge begins to serve a world. P2: it is one that was committed, whole, and newer than the last.
     pub(crate) fn check_published(&self, edge: usize, world: &World) {
         let seq = world.seq().get();
         assert!(self.oracle.is_batch_end(seq), "P2: edge {edge} serves half of a batch, {seq}");
         assert!(Some(seq) >= self.edges[edge].seq(), "P4: edge {edge} goes back to {seq}");
+        self.check_world(world);
+    }
+
+    /// Every device and every message is as it was committed, and so is what the world remembers of each message.
+    fn check_world(&self, world: &World) {
+        let (seq, horizon) = (world.seq().get(), world.horizon().get());
+        let Some(app) = world.app(APP) else { return };
+        let devices = self.oracle.devices_at(seq);
+        assert_eq!(app.device_count(), devices.len(), "P2: the devices at {seq}");
+        for (id, record) in devices {
+            let row = app.device(DeviceId::new(id));
+            let row = row.unwrap_or_else(|| panic!("P2: {id:x} is missing at {seq}"));
+            assert_eq!(Record::of(row), *record, "P2: {id:x} at {seq}");
+        }
+        for (id, revisions) in self.oracle.messages_at(seq) {
+            let (changed, last) = revisions.last().expect("a revision");
+            let Some(message) = app.message(MessageId::new(id)) else {
+                let over = [MessageState::Expired, MessageState::Recalled].contains(&last.state);
+                assert!(over && *changed <= horizon, "P2: {id:x} is missing at {seq}");
+                continue;
+            };
+            let row = message.row();
+            assert_eq!((row.revision, row.state), (last.number, last.state), "P2: {id:x} at {seq}");
+            let kept: Vec<u64> = message.revisions().iter().map(|r| r.from().get()).collect();
+            let all: Vec<u64> = revisions.iter().map(|(from, _)| *from).collect();
+            let past = all.iter().filter(|from| **from <= horizon).count().saturating_sub(1);
+            assert_eq!(kept, all[past..], "P2: what {seq} knows of {id:x} from {horizon} on");
+        }
+        let known = self.oracle.messages_at(seq).count();
+        assert!(app.message_count() <= known, "P2: a message of no commit at {seq}");
     }
 
     /// Whoever is parked for news has none coming that the edge knows of.
@@ -223,23 +254,9 @@ impl Sim {
     /// Central loaded the store. P3: everything that was committed is there.
     pub(crate) fn check_loaded(&self, world: &World) {
         assert_eq!(world.seq().get(), self.oracle.head(), "P3: all that was committed");
-        let counts = world.counts();
-        assert_eq!(counts.devices, self.oracle.devices().len() as u64, "P3: every device");
+        self.check_world(world);
         for (id, created) in &self.acknowledged {
-            let revisions = self.oracle.message(*id).expect("P3: it was committed");
-            let (_, last) = revisions.last().expect("a revision");
-            let app: &carillon_world::App = world.app(APP).expect("the app");
-            match app.message(carillon_world::MessageId::new(*id)) {
-                Some(message) => {
-                    assert_eq!(message.row().state, last.state, "P3: the state of {id:x}");
-                    assert_eq!(message.row().revision, last.number, "P3: every edit of {id:x}");
-                }
-                None => {
-                    let over = [MessageState::Expired, MessageState::Recalled];
-                    let forgotten = over.contains(&last.state) && self.oracle.horizon() > 0;
-                    assert!(forgotten, "P3: create {created} is lost");
-                }
-            }
+            assert!(self.oracle.message(*id).is_some(), "P3: create {created} is lost");
         }
     }
 

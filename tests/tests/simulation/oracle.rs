@@ -57,10 +57,6 @@ impl Oracle {
         self.head
     }
 
-    pub(crate) fn horizon(&self) -> u64 {
-        self.horizon
-    }
-
     /// Whether a world may stand at this seq.
     pub(crate) fn is_batch_end(&self, seq: u64) -> bool {
         seq == 0 || self.batch_ends.contains(&seq)
@@ -173,8 +169,20 @@ impl Oracle {
 
     /// Ids of the devices that are there.
     pub(crate) fn devices(&self) -> Vec<u64> {
-        let there = self.devices.iter().filter(|(_, v)| v.last().is_some_and(|(_, r)| r.is_some()));
-        there.map(|(id, _)| *id).collect()
+        self.devices_at(self.head).into_iter().map(|(id, _)| id).collect()
+    }
+
+    /// The devices that were there at `seq`.
+    pub(crate) fn devices_at(&self, seq: u64) -> Vec<(u64, &Record)> {
+        let there = self.devices.iter().filter_map(|(id, v)| Some((*id, at(v, seq)?.1.as_ref()?)));
+        there.collect()
+    }
+
+    /// The messages that there were at `seq`, each with its revisions until then.
+    pub(crate) fn messages_at(&self, seq: u64) -> impl Iterator<Item = (u64, &[(u64, Revision)])> {
+        let until = move |v: &Vec<(u64, Revision)>| v.partition_point(|(from, _)| *from <= seq);
+        let all = self.messages.iter().map(move |(id, v)| (*id, &v[..until(v)]));
+        all.filter(|(_, revisions)| !revisions.is_empty())
     }
 
     pub(crate) fn message(&self, id: u64) -> Option<&[(u64, Revision)]> {
