@@ -89,9 +89,7 @@ impl Revision {
             return None;
         }
         let fits = |of: &Expression| of.matches_in(device, &self.context);
-        self.variants
-            .iter()
-            .position(|head| head.selector.as_ref().is_none_or(|(_, of)| fits(of)))
+        self.variants.iter().position(|head| head.selector.as_ref().is_none_or(|(_, of)| fits(of)))
     }
 
     fn expressions(&self) -> impl Iterator<Item = &Expression> {

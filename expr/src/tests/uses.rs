@@ -377,7 +377,9 @@ fn sql_has_no_text_of_its_writer_outside_literals() {
         expect![[
             r#"((CONCAT(LPAD(SUBSTRING_INDEX(SUBSTRING_INDEX(CONCAT(JSON_VALUE(d.attributes, '$."a000000000000006".v'), '.0.0.0'), '.', 1), '.', -1), 10, '0'), LPAD(SUBSTRING_INDEX(SUBSTRING_INDEX(CONCAT(JSON_VALUE(d.attributes, '$."a000000000000006".v'), '.0.0.0'), '.', 2), '.', -1), 10, '0'), LPAD(SUBSTRING_INDEX(SUBSTRING_INDEX(CONCAT(JSON_VALUE(d.attributes, '$."a000000000000006".v'), '.0.0.0'), '.', 3), '.', -1), 10, '0'), LPAD(SUBSTRING_INDEX(SUBSTRING_INDEX(CONCAT(JSON_VALUE(d.attributes, '$."a000000000000006".v'), '.0.0.0'), '.', 4), '.', -1), 10, '0')) >= '0000000002000000000300000000000000000000') OR (CAST(JSON_VALUE(d.attributes, '$."a000000000000002"') AS DOUBLE) IN (1e0, 2.5e0)))"#
         ]],
-        expect![[r#"((CASE WHEN json_extract(d.attributes, '$."a000000000000006".v') IS NOT NULL THEN printf('%010d%010d%010d%010d', json_extract('[' || replace(json_extract(d.attributes, '$."a000000000000006".v'), '.', ',') || ']', '$[0]'), json_extract('[' || replace(json_extract(d.attributes, '$."a000000000000006".v'), '.', ',') || ']', '$[1]'), json_extract('[' || replace(json_extract(d.attributes, '$."a000000000000006".v'), '.', ',') || ']', '$[2]'), json_extract('[' || replace(json_extract(d.attributes, '$."a000000000000006".v'), '.', ',') || ']', '$[3]')) END >= '0000000002000000000300000000000000000000') OR (CAST(d.attributes -> '$."a000000000000002"' AS REAL) IN (CAST('1' AS REAL), CAST('2.5' AS REAL))))"#]],
+        expect![[
+            r#"((CASE WHEN json_extract(d.attributes, '$."a000000000000006".v') IS NOT NULL THEN printf('%010d%010d%010d%010d', json_extract('[' || replace(json_extract(d.attributes, '$."a000000000000006".v'), '.', ',') || ']', '$[0]'), json_extract('[' || replace(json_extract(d.attributes, '$."a000000000000006".v'), '.', ',') || ']', '$[1]'), json_extract('[' || replace(json_extract(d.attributes, '$."a000000000000006".v'), '.', ',') || ']', '$[2]'), json_extract('[' || replace(json_extract(d.attributes, '$."a000000000000006".v'), '.', ',') || ']', '$[3]')) END >= '0000000002000000000300000000000000000000') OR (CAST(d.attributes -> '$."a000000000000002"' AS REAL) IN (CAST('1' AS REAL), CAST('2.5' AS REAL))))"#
+        ]],
     );
     check(
         "near(59.33, -18.07, 5km) and sample(12.5%, \"a\")",
@@ -411,7 +413,9 @@ fn sql_has_no_text_of_its_writer_outside_literals() {
         expect![[
             r#"(CASE WHEN CAST(JSON_VALUE(d.attributes, '$."a00000000000000c"') AS DOUBLE) > -1440 AND CAST(JSON_VALUE(d.attributes, '$."a00000000000000c"') AS DOUBLE) < 1440 AND CAST(JSON_VALUE(d.attributes, '$."a00000000000000c"') AS DOUBLE) = CAST(CAST(JSON_VALUE(d.attributes, '$."a00000000000000c"') AS DOUBLE) AS SIGNED) THEN (((CAST(CAST(JSON_VALUE(d.attributes, '$."a00000000000000c"') AS DOUBLE) AS SIGNED)) + 2045920770) MOD 1440 >= 1320 OR ((CAST(CAST(JSON_VALUE(d.attributes, '$."a00000000000000c"') AS DOUBLE) AS SIGNED)) + 2045920770) MOD 1440 <= 360) END)"#
         ]],
-        expect![[r#"(CASE WHEN CAST(d.attributes -> '$."a00000000000000c"' AS REAL) > -1440 AND CAST(d.attributes -> '$."a00000000000000c"' AS REAL) < 1440 AND CAST(d.attributes -> '$."a00000000000000c"' AS REAL) = CAST(CAST(d.attributes -> '$."a00000000000000c"' AS REAL) AS INTEGER) THEN (((CAST(CAST(d.attributes -> '$."a00000000000000c"' AS REAL) AS INTEGER)) + 2045920770) % 1440 >= 1320 OR ((CAST(CAST(d.attributes -> '$."a00000000000000c"' AS REAL) AS INTEGER)) + 2045920770) % 1440 <= 360) END)"#]],
+        expect![[
+            r#"(CASE WHEN CAST(d.attributes -> '$."a00000000000000c"' AS REAL) > -1440 AND CAST(d.attributes -> '$."a00000000000000c"' AS REAL) < 1440 AND CAST(d.attributes -> '$."a00000000000000c"' AS REAL) = CAST(CAST(d.attributes -> '$."a00000000000000c"' AS REAL) AS INTEGER) THEN (((CAST(CAST(d.attributes -> '$."a00000000000000c"' AS REAL) AS INTEGER)) + 2045920770) % 1440 >= 1320 OR ((CAST(CAST(d.attributes -> '$."a00000000000000c"' AS REAL) AS INTEGER)) + 2045920770) % 1440 <= 360) END)"#
+        ]],
     );
     check(
         "last_seen > now - 1h and @nordic",
