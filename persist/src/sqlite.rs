@@ -229,11 +229,7 @@ impl Worker {
         // index the same mode. A file that is there keeps the mode that somebody chose for it. What prevents it
         // from being made SQLite says next. Names with a colon in front are SQLite's own and no files.
         if !self.path.to_string_lossy().starts_with(':') {
-            // SQLite keeps a database of this name in RAM; it is refused later, and leaves no file.
-            if self.path.as_os_str() != ":memory:" {
-                let _ =
-                    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.path);
-            }
+            let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.path);
         }
         let connection = Connection::open(&self.path)?;
         connection.busy_timeout(self.busy_timeout)?;
