@@ -28,6 +28,9 @@ impl Plain {
                 let [major, minor, ..] = version.components();
                 Plain::Release(major, minor)
             }
+            Value::Date(_) | Value::Time(_) | Value::Point(_) | Value::Set(_) => {
+                panic!("the simulation declares no attribute of such a type")
+            }
         }
     }
 
