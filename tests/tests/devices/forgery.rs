@@ -100,15 +100,7 @@ async fn stage(store: Store) -> Stage {
     let url = cluster.edge(0).plain_url();
     let mut victim = shop.enrol(&url, json!({"attributes": {"bucket": "b1"}})).await;
     let message = shop.say("bucket == \"b1\"", json!(MARK)).await;
-    let began = Instant::now();
-    loop {
-        let cursor = victim.cursor.take();
-        if ids(&victim.poll(0).await) == [&*message] {
-            victim.cursor = cursor;
-            break;
-        }
-        assert!(began.elapsed() < PATIENCE, "the message does not come");
-    }
+    victim.receive(&message).await;
     victim.settle().await;
     Stage { cluster, shop, victim, message }
 }

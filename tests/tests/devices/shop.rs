@@ -135,6 +135,22 @@ impl Hand {
         self.call("GET", &format!("/v1/messages?wait={wait}"), Value::Null).await
     }
 
+    /// Polls as an empty store, which is answered with a whole inventory at once, until `message` is in it. Keeps
+    /// the cursor from before.
+    pub(crate) async fn receive(&mut self, message: &str) {
+        let began = Instant::now();
+        let cursor = self.cursor.take();
+        loop {
+            let answer = self.poll(0).await;
+            if answer.status == 200 && ids(&answer).iter().any(|id| id == message) {
+                self.cursor = cursor;
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "the message does not come: {answer:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Polls until there is nothing new, and keeps the last cursor.
     pub(crate) async fn settle(&mut self) {
         let began = Instant::now();
