@@ -206,7 +206,7 @@ async fn central_is_told_once_which_devices_came_by() {
     // Twice only if its hour ended in between, and each core counts by itself.
     let seen = central.seen();
     assert!(seen.iter().all(|id| *id == own) && seen.len() <= 4, "{seen:?}");
-    edge.stop().await;
+    edge.stop().await.expect("no thread panicked");
 }
 
 async fn until_status(device: &Device, status: u16) {

@@ -9,7 +9,8 @@ use carillon_persist::{
     StoreError, Verdict, judge_claim,
 };
 use carillon_world::{
-    AppId, Change, Epoch, Lineage, LineageEntry, Millis, Partition, Seq, ShardId, World, WorldBuilder,
+    AppId, Change, Epoch, Lineage, LineageEntry, Millis, Partition, Seq, ShardId, World,
+    WorldBuilder,
 };
 
 pub(crate) const SHARD: ShardId = ShardId::FIRST;

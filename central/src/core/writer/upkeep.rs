@@ -175,8 +175,10 @@ impl Upkeep {
                 if gone.is_empty() {
                     return Ok(false);
                 }
-                let gone = gone.into_iter().map(|(app, id)| Change::DeviceGone { app, id });
-                ledger.put(gone.collect())?;
+                // Each by itself, so that batches are cut where they always are.
+                for (app, id) in gone {
+                    ledger.put(vec![Change::DeviceGone { app, id }])?;
+                }
             }
         }
         Ok(true)
