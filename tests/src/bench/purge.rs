@@ -130,21 +130,15 @@ async fn prepare(cluster: &Cluster) -> String {
 
 /// Statements that make the expired rows, each of a seq of its own, and say that all of it was committed long ago.
 fn fill(store: Store) -> Vec<String> {
-    let (random, with, cast) = match store {
-        Store::Sqlite => (
-            "random()",
-            |n: u64| {
-                format!(
-                    "WITH RECURSIVE n(seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM n WHERE seq < {n})"
-                )
-            },
-            "TEXT",
+    let (random, cast) = match store {
+        Store::Sqlite => ("random()", "TEXT"),
+        Store::MariaDb => ("CAST(CONV(SUBSTR(MD5(seq), 1, 16), 16, 10) AS UNSIGNED)", "CHAR"),
+    };
+    let with = |rows: u64| match store {
+        Store::Sqlite => format!(
+            "WITH RECURSIVE n(seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM n WHERE seq < {rows})"
         ),
-        Store::MariaDb => (
-            "CAST(CONV(SUBSTR(MD5(seq), 1, 16), 16, 10) AS UNSIGNED)",
-            |n: u64| format!("WITH n AS (SELECT seq FROM seq_1_to_{n})"),
-            "CHAR",
-        ),
+        Store::MariaDb => format!("WITH n AS (SELECT seq FROM seq_1_to_{rows})"),
     };
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
     let day = 24 * 60 * 60 * 1000;
