@@ -11,6 +11,7 @@ pub mod limits;
 pub mod problem;
 pub mod render;
 pub mod schedule;
+pub mod seen;
 pub mod upstream;
 pub mod write;
 pub mod writer;

@@ -1,11 +1,14 @@
 //! What central counts. Base units; labels from closed enums, never an id.
 
+use carillon_persist::Committed;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::core::writer::StepKind;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct StatusLabels {
@@ -32,6 +35,19 @@ pub(crate) enum BatchOutcome {
     Unknown,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct StepLabels {
+    pub(crate) kind: StepLabel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum StepLabel {
+    Erasures,
+    Purge,
+    Keys,
+    Devices,
+}
+
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -49,6 +65,9 @@ pub(crate) struct Metrics {
     pub(crate) apps: Gauge,
     pub(crate) devices: Gauge,
     pub(crate) messages: Gauge,
+    pub(crate) steps: Family<StepLabels, Counter>,
+    pub(crate) keys_forgotten: Counter,
+    pub(crate) receipts_erased: Counter,
     pub(crate) links: Gauge,
     pub(crate) links_refused: Counter,
     pub(crate) import_lines: Counter,
@@ -73,6 +92,9 @@ impl Metrics {
             apps: Gauge::default(),
             devices: Gauge::default(),
             messages: Gauge::default(),
+            steps: Family::default(),
+            keys_forgotten: Counter::default(),
+            receipts_erased: Counter::default(),
             links: Gauge::default(),
             links_refused: Counter::default(),
             import_lines: Counter::default(),
@@ -103,6 +125,10 @@ impl Metrics {
         r.register("apps", "Apps", self.apps.clone());
         r.register("devices", "Devices", self.devices.clone());
         r.register("messages", "Messages that the world holds", self.messages.clone());
+        r.register("forget_steps", "Steps in which old rows were forgotten", self.steps.clone());
+        r.register("keys_forgotten", "Idempotency keys forgotten", self.keys_forgotten.clone());
+        let help = "Receipts of forgotten devices that were deleted";
+        r.register("receipts_erased", help, self.receipts_erased.clone());
         r.register("links", "Edges that are connected", self.links.clone());
         r.register("links_refused", "Links refused at hello", self.links_refused.clone());
         r.register("import_lines", "Lines read by imports", self.import_lines.clone());
@@ -128,6 +154,18 @@ impl Metrics {
 
     pub(crate) fn batch(&self, outcome: BatchOutcome) {
         self.batches.get_or_create(&BatchLabels { outcome }).inc();
+    }
+
+    pub(crate) fn step(&self, kind: StepKind, found: Committed) {
+        let kind = match kind {
+            StepKind::Erasures => StepLabel::Erasures,
+            StepKind::Purge => StepLabel::Purge,
+            StepKind::Keys => StepLabel::Keys,
+            StepKind::Devices => StepLabel::Devices,
+        };
+        self.steps.get_or_create(&StepLabels { kind }).inc();
+        self.keys_forgotten.inc_by(found.keys_forgotten);
+        self.receipts_erased.inc_by(found.receipts_erased);
     }
 
     pub(crate) fn world(&self, world: &carillon_world::World) {

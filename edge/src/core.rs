@@ -11,6 +11,7 @@ pub mod parking;
 pub mod route;
 pub mod sabotage;
 pub mod seal;
+pub mod seen;
 pub mod tickets;
 pub mod writes;
 

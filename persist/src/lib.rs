@@ -16,6 +16,7 @@ mod read;
 mod sqlite;
 mod store;
 mod tables;
+mod upkeep;
 mod url;
 
 pub use durability::UnsafeSetting;
@@ -27,4 +28,5 @@ pub use store::{
     AnyStore, EpochClaim, IDEMPOTENCY_KEY_BYTES_MAX, IdempotencyRow, Opening, ReceiptRow, Store,
     StoreBatch,
 };
+pub use upkeep::{BatchUpkeep, Committed, Erase, ForgetKeys, Kept, SeenRow};
 pub use url::{StoreOptions, StoreUrl, StoreUrlError};

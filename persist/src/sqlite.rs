@@ -21,11 +21,12 @@ use crate::epoch::{Holding, Verdict, judge_claim};
 use crate::json::Damage;
 use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
 use crate::read::{
-    self, Columns, Reader, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE, SOURCES,
+    self, Columns, Reader, SELECT_ERASURES, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE,
+    SELECT_SEEN, SELECT_SEQ_TIMES, SELECT_TIMES, SOURCES,
 };
 use crate::{
-    CommitError, EpochClaim, IdempotencyRow, Opening, Store, StoreBatch, StoreError, StoreOptions,
-    UnsafeSetting,
+    CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, SeenRow, Store, StoreBatch,
+    StoreError, StoreOptions, UnsafeSetting,
 };
 
 /// Rows that travel together from the thread to the loader: few wake-ups, little memory.
@@ -160,7 +161,21 @@ impl Store for SqliteStore {
         self.call(move |worker| worker.load_idempotency(shard, since)).await
     }
 
-    async fn commit(&mut self, batch: &StoreBatch) -> Result<(), CommitError> {
+    async fn load_kept(&mut self, shard: ShardId) -> Result<Kept, StoreError> {
+        self.call(move |worker| worker.load_kept(shard)).await
+    }
+
+    async fn load_seen(
+        &mut self,
+        shard: ShardId,
+        sink: &mut (dyn FnMut(SeenRow) + Send),
+    ) -> Result<(), StoreError> {
+        let rows = self.call(move |worker| worker.load_seen(shard)).await?;
+        rows.into_iter().for_each(sink);
+        Ok(())
+    }
+
+    async fn commit(&mut self, batch: &StoreBatch) -> Result<Committed, CommitError> {
         let batch = batch.clone();
         let refused = |source| CommitError::Refused { source };
         let committed = self.start(move |worker| worker.commit(&batch)).map_err(refused)?;
@@ -350,6 +365,39 @@ impl Worker {
         let mut loaded = Vec::new();
         while let Some(row) = rows.next().map_err(down)? {
             loaded.push(read::idempotency(&mut Fields(row))?);
+        }
+        Ok(loaded)
+    }
+
+    fn load_kept(&mut self, shard: ShardId) -> Result<Kept, StoreError> {
+        let down = down("load what is kept beside rows");
+        let shard = shard.get();
+        let connection = self.connection()?;
+        let mut kept = Kept::default();
+        let mut statement = connection.prepare(SELECT_SEQ_TIMES).map_err(down)?;
+        let mut rows = statement.query([shard]).map_err(down)?;
+        while let Some(row) = rows.next().map_err(down)? {
+            kept.samples.push(read::seq_time(&mut Fields(row))?);
+        }
+        (kept.committed_at, kept.seen_since) = connection
+            .query_row(SELECT_TIMES, [shard, shard], |row| Ok(read::times(&mut Fields(row))))
+            .map_err(down)??;
+        let mut statement = connection.prepare(SELECT_ERASURES).map_err(down)?;
+        let mut rows = statement.query([shard]).map_err(down)?;
+        while let Some(row) = rows.next().map_err(down)? {
+            kept.erasures.push(read::erasure(&mut Fields(row))?);
+        }
+        Ok(kept)
+    }
+
+    /// All at once: 24 bytes each.
+    fn load_seen(&mut self, shard: ShardId) -> Result<Vec<SeenRow>, StoreError> {
+        let down = down("load when devices were seen");
+        let mut statement = self.connection()?.prepare(SELECT_SEEN).map_err(down)?;
+        let mut rows = statement.query([shard.get()]).map_err(down)?;
+        let mut loaded = Vec::new();
+        while let Some(row) = rows.next().map_err(down)? {
+            loaded.push(read::seen(&mut Fields(row))?);
         }
         Ok(loaded)
     }

@@ -4,6 +4,7 @@
 //! results of what was timed are checked. Nothing here is a test: tests never assert speed.
 
 mod fleet;
+mod purge;
 mod requests;
 mod store;
 mod write;
@@ -37,6 +38,11 @@ pub const ALL: &[Bench] = &[
         name: "requests",
         about: "many callers on a database that is some way off; a lone one against a bare commit",
         run: || Box::pin(requests::run()),
+    },
+    Bench {
+        name: "purge",
+        about: "writers' p99 while a million old rows are forgotten",
+        run: || Box::pin(purge::run()),
     },
 ];
 

@@ -223,6 +223,15 @@ impl Cluster {
         self.central.ready(self.addresses.admin).await;
     }
 
+    /// As [`Cluster::start_central`], with flags that win over those it had, and stay.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start_central_with(&mut self, flags: &[&str]) {
+        self.central.set(flags);
+        self.start_central().await;
+    }
+
     /// `kill -9`.
     pub fn kill_edge(&mut self, index: usize) {
         self.edges[index].kill();
@@ -301,15 +310,20 @@ impl Beside {
 }
 
 impl Tier {
-    fn new(name: &str, folder: &Path, mut arguments: Vec<String>, extra: &[&str]) -> Tier {
-        for pair in extra.chunks(2) {
-            if let Some(at) = arguments.iter().position(|flag| flag == pair[0]) {
-                arguments.drain(at..at + 2);
-            }
-            arguments.extend(pair.iter().map(|&word| word.to_owned()));
-        }
+    fn new(name: &str, folder: &Path, arguments: Vec<String>, extra: &[&str]) -> Tier {
         let log = folder.join(format!("{name}.log"));
-        Tier { name: name.to_owned(), arguments, log, process: None }
+        let mut tier = Tier { name: name.to_owned(), arguments, log, process: None };
+        tier.set(extra);
+        tier
+    }
+
+    fn set(&mut self, flags: &[&str]) {
+        for pair in flags.chunks(2) {
+            if let Some(at) = self.arguments.iter().position(|flag| flag == pair[0]) {
+                self.arguments.drain(at..at + 2);
+            }
+            self.arguments.extend(pair.iter().map(|&word| word.to_owned()));
+        }
     }
 
     fn start(&mut self, subcommand: &str) {

@@ -35,7 +35,7 @@ pub use partition::Partition;
 pub use pmap::{Key, PMap};
 pub use position::{Epoch, Judgement, Lineage, LineageEntry, LineageError, Position};
 pub use upstream::{
-    Problem, ProfilePatch, Receipt, ReceiptKind, UPSTREAM_BYTES_MAX, UpstreamError, UpstreamReply,
-    UpstreamRequest,
+    Problem, ProfilePatch, Receipt, ReceiptKind, SEEN_DEVICES_MAX, UPSTREAM_BYTES_MAX,
+    UpstreamError, UpstreamReply, UpstreamRequest,
 };
 pub use view::{App, Applied, ApplyError, Counts, MessageChange, World};

@@ -1,5 +1,6 @@
 //! Messages with the revisions that somebody may still hold, and the index from a device's terms to them.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -242,6 +243,31 @@ impl Index {
         }
     }
 
+    /// Takes messages out of where they no longer stand: each was the second and is the third, which says less. One
+    /// pass over each list, so that a thousand messages of a long list cost hardly more than one.
+    pub(crate) fn shrink(&mut self, moved: &[(MessageId, Arc<Message>, Option<Arc<Message>>)]) {
+        let mut by_term: HashMap<u64, Vec<MessageId>> = HashMap::new();
+        let mut everyone = Vec::new();
+        for (id, before, after) in moved {
+            let (old, new) = (places(Some(before)), places(after.as_deref()));
+            let left = old.terms.iter().filter(|term| new.terms.binary_search(term).is_err());
+            left.for_each(|term| by_term.entry(*term).or_default().push(*id));
+            if old.everyone && !new.everyone {
+                everyone.push(*id);
+            }
+        }
+        for (term, mut gone) in by_term {
+            let emptied = self.by_term.get_mut(term).is_some_and(|list| {
+                drop_all_from(list, &mut gone);
+                list.is_empty()
+            });
+            if emptied {
+                self.by_term.remove(term);
+            }
+        }
+        drop_all_from(&mut self.everyone, &mut everyone);
+    }
+
     /// All messages that may be addressed to `device` by any retained revision. Sorted, without repeats.
     pub(crate) fn candidates(&self, device: &DeviceRow) -> Vec<MessageId> {
         let mut ids = Vec::clone(&self.everyone);
@@ -273,6 +299,15 @@ fn drop_from(list: &mut Arc<Vec<MessageId>>, id: MessageId) {
     if let Ok(at) = list.binary_search(&id) {
         Arc::make_mut(list).remove(at);
     }
+}
+
+fn drop_all_from(list: &mut Arc<Vec<MessageId>>, gone: &mut [MessageId]) {
+    if gone.is_empty() {
+        return;
+    }
+    gone.sort_unstable();
+    let kept = list.iter().copied().filter(|id| gone.binary_search(id).is_err());
+    *list = Arc::new(kept.collect());
 }
 
 /// Which message changed at which seq, oldest first, from the horizon on. In chunks, so that a clone that changes
@@ -310,6 +345,12 @@ impl Records {
         let from =
             self.0.partition_point(|chunk| chunk.last().is_some_and(|(last, _)| *last <= seq));
         self.0[from..].iter().map(|chunk| chunk.len()).sum()
+    }
+
+    /// Whether there is a record up to `horizon`.
+    pub(crate) fn reach(&self, horizon: Seq) -> bool {
+        let oldest = self.0.first().and_then(|chunk| chunk.first());
+        oldest.is_some_and(|(seq, _)| *seq <= horizon)
     }
 
     /// Takes out the records up to `horizon`.

@@ -299,16 +299,19 @@ impl App {
         MessageChange { app: self.row.id, id, before: before.map(|m| m.present().clone()), after }
     }
 
+    /// Cost: the messages that changed up to `horizon`, and the lists of the index that those stand in.
     fn purge(&mut self, horizon: Seq) {
+        let mut moved = Vec::new();
         for id in self.records.purge(horizon) {
             let Some(before) = self.messages.get(id).cloned() else { continue };
-            let after = before.purged(horizon);
-            self.index.replace(id, Some(&before), after.as_ref());
-            match after {
-                Some(message) => drop(self.messages.insert(id, Arc::new(message))),
+            let after = before.purged(horizon).map(Arc::new);
+            match &after {
+                Some(message) => drop(self.messages.insert(id, message.clone())),
                 None => drop(self.messages.remove(id)),
             }
+            moved.push((id, before, after));
         }
+        self.index.shrink(&moved);
     }
 }
 
@@ -513,7 +516,9 @@ impl World {
                     return Err(ApplyError::HorizonAhead { horizon: *horizon, seq });
                 }
                 self.horizon = self.horizon.max(*horizon);
-                let ids: Vec<AppId> = self.apps.iter().map(|(id, _)| id).collect();
+                // An app that has nothing to forget stays shared with the worlds before.
+                let reached = self.apps.iter().filter(|(_, app)| app.records.reach(*horizon));
+                let ids: Vec<AppId> = reached.map(|(id, _)| id).collect();
                 for id in ids {
                     self.app_mut(id)?.purge(*horizon);
                 }

@@ -7,15 +7,17 @@ use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use carillon_persist::ReceiptRow;
+use carillon_persist::{BatchUpkeep, ReceiptRow, SeenRow};
 use carillon_world::{ApplyError, Batch, Change, Epoch, Millis, Position, Seq, World};
 
 use super::idempotency::{KeyRecord, Keys};
 use super::limits::{BATCH_BYTES_MAX, BATCH_CHANGES_MAX};
 use super::schedule::Schedule;
+use super::seen::LastSeen;
 use super::state::State;
 use super::weight;
 use super::write::{Answer, ReplyId, Write};
+use super::writer::StepKind;
 
 /// Where a batch is cut. Changes that stand or fall together come in one batch, whatever its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,11 @@ pub(crate) struct Draft {
     pub(crate) bytes: usize,
     pub(crate) keys: Vec<KeyRecord>,
     pub(crate) receipts: Vec<ReceiptRow>,
+    pub(crate) upkeep: BatchUpkeep,
+    /// The step of forgetting that it holds.
+    pub(crate) step: Option<StepKind>,
+    /// When it was sent, if it carries a sample.
+    pub(crate) sampled_at: Option<Millis>,
     pub(crate) waiting: Vec<Pending>,
     /// The changes, once they are with the store.
     pub(crate) sent: Option<Arc<Batch>>,
@@ -58,7 +65,10 @@ pub(crate) struct Draft {
 impl Draft {
     /// Whether there is nothing to commit: only answers that rest on the batch before.
     pub(crate) fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.keys.is_empty() && self.receipts.is_empty()
+        self.changes.is_empty()
+            && self.keys.is_empty()
+            && self.receipts.is_empty()
+            && self.upkeep == BatchUpkeep::default()
     }
 }
 
@@ -72,10 +82,16 @@ pub(crate) struct Ledger {
     pub(crate) in_flight: bool,
     pub(crate) keys: Keys,
     pub(crate) schedule: Schedule,
+    pub(crate) seen: LastSeen,
 }
 
 impl Ledger {
-    pub(crate) fn new(limits: BatchLimits, world: World, keys: Vec<KeyRecord>) -> Ledger {
+    pub(crate) fn new(
+        limits: BatchLimits,
+        world: World,
+        keys: Vec<KeyRecord>,
+        seen: LastSeen,
+    ) -> Ledger {
         let schedule = Schedule::of(&world);
         let committed = State::new(world);
         let ahead = committed.clone();
@@ -87,6 +103,7 @@ impl Ledger {
             in_flight: false,
             keys: Keys::new(keys),
             schedule,
+            seen,
         }
     }
 
@@ -122,6 +139,9 @@ impl Ledger {
                 bytes: 0,
                 keys: Vec::new(),
                 receipts: Vec::new(),
+                upkeep: BatchUpkeep::default(),
+                step: None,
+                sampled_at: None,
                 waiting: Vec::new(),
                 sent: None,
                 after: None,
@@ -171,6 +191,18 @@ impl Ledger {
     pub(crate) fn put_key(&mut self, record: KeyRecord) {
         self.keys.insert(record.clone());
         self.open().keys.push(record);
+    }
+
+    /// Remembers when devices were seen.
+    pub(crate) fn put_seen(&mut self, rows: Vec<SeenRow>) {
+        if rows.is_empty() {
+            return;
+        }
+        let held = self.open().upkeep.seen.len();
+        if held > 0 && held + rows.len() > self.limits.changes_max.get() {
+            self.close();
+        }
+        self.open().upkeep.seen.extend(rows);
     }
 
     /// The first batch is durable. Gives it back.

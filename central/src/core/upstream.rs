@@ -28,6 +28,7 @@ pub fn write_of(request: UpstreamRequest, drawn: DeviceId) -> Result<Write, Prob
         UpstreamRequest::Receipts { app, device, generation, receipts } => {
             Write::Receipts { app, device, generation, receipts }
         }
+        UpstreamRequest::Seen { app, devices } => Write::Seen { app, devices },
     })
 }
 

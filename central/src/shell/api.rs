@@ -13,6 +13,7 @@ mod health;
 mod import_export;
 mod messages;
 mod preview;
+mod users;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, LazyLock};
@@ -114,12 +115,14 @@ fn routes() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(messages::create, messages::list))
         .routes(routes!(messages::get, messages::edit, messages::act))
         .routes(routes!(preview::preview))
+        .routes(routes!(users::act))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .routes(routes!(health::openapi))
         .split_for_parts();
     messages::document_actions(&mut document);
+    users::document_actions(&mut document);
     name_operations(&mut document);
     let router =
         router.fallback(answer::no_such_route).method_not_allowed_fallback(answer::no_such_method);
@@ -242,6 +245,7 @@ mod tests {
             "POST /v1/apps/{app}/groups/{group}/members:remove",
             "POST /v1/apps/{app}/messages",
             "POST /v1/apps/{app}/messages/{message}:recall",
+            "POST /v1/apps/{app}/users/{user}:erase",
             "PUT /v1/apps/{app}/attributes/{name}",
         ];
         assert_eq!(calls, expected);

@@ -52,7 +52,7 @@ impl std::fmt::Debug for Shared {
 impl Shared {
     pub(crate) fn new(config: &Config, opened: &Opened) -> Shared {
         let metrics = Metrics::new();
-        metrics.world(&opened.world);
+        metrics.world(&opened.loaded.world);
         metrics.store_up.set(1);
         metrics.store_durable.set(opened.durable.into());
         Shared {
@@ -64,8 +64,8 @@ impl Shared {
                 durable: opened.durable,
             },
             metrics,
-            log: RwLock::new(ChangeLog::new(config.log_bytes_max, opened.world.seq())),
-            world: ArcSwap::from_pointee(opened.world.clone()),
+            log: RwLock::new(ChangeLog::new(config.log_bytes_max, opened.loaded.world.seq())),
+            world: ArcSwap::from_pointee(opened.loaded.world.clone()),
             published: watch::Sender::new(0),
         }
     }

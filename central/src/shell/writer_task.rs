@@ -9,7 +9,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use carillon_persist::{CommitError, EpochClaim, Opening, Store, StoreBatch, StoreError};
+use carillon_persist::{
+    CommitError, Committed, EpochClaim, Opening, Store, StoreBatch, StoreError,
+};
 use carillon_world::{Epoch, Millis};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -35,7 +37,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// What came back from the store.
 enum Done {
-    Commit { started: Instant, result: Result<(), CommitError> },
+    Commit { started: Instant, result: Result<Committed, CommitError> },
     Epoch(Result<Opening, StoreError>),
     Clock(Result<Millis, StoreError>),
 }
@@ -71,7 +73,7 @@ impl<S: Store + 'static> WriterTask<S> {
     ) -> (WriteHandle, WriterTask<S>) {
         let (handle, commands) = WriteHandle::new(shared.clone(), config.write_timeout);
         let task = WriterTask {
-            writer: Writer::new(config.writer, shared.clock.now(), opened.world, opened.keys),
+            writer: Writer::new(config.writer, shared.clock.now(), opened.loaded),
             shared,
             epoch: opened.epoch,
             store: Some(store),
@@ -260,13 +262,17 @@ impl<S: Store + 'static> WriterTask<S> {
     fn handle_outcome(
         &mut self,
         now: Millis,
-        result: Result<(), CommitError>,
+        result: Result<Committed, CommitError>,
     ) -> Result<(), CentralError> {
         match result {
-            Ok(()) => {
+            Ok(found) => {
                 self.shared.metrics.batch(BatchOutcome::Committed);
                 self.shared.set_store_up(true);
-                self.shared.publish(self.writer.handle_committed());
+                let before = self.writer.step_under_way();
+                self.shared.publish(self.writer.handle_committed(now, found));
+                if let Some(kind) = before.filter(|_| self.writer.step_under_way().is_none()) {
+                    self.shared.metrics.step(kind, found);
+                }
             }
             Err(error @ CommitError::Refused { .. }) => {
                 tracing::warn!(

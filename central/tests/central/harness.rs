@@ -8,8 +8,8 @@ use bytes::Bytes;
 use carillon_central::config::{RootSecret, Token};
 use carillon_central::{Central, Config, Identity};
 use carillon_persist::{
-    AnyStore, CommitError, EpochClaim, IdempotencyRow, Opening, Store, StoreBatch, StoreError,
-    StoreOptions, StoreUrl, UnsafeSetting,
+    AnyStore, CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, SeenRow, Store,
+    StoreBatch, StoreError, StoreOptions, StoreUrl, UnsafeSetting,
 };
 use carillon_world::{Millis, Row, ShardId};
 use http::{HeaderMap, Method, StatusCode};
@@ -93,7 +93,17 @@ impl Store for FaultyStore {
     ) -> Result<Vec<IdempotencyRow>, StoreError> {
         self.inner.load_idempotency(shard, since).await
     }
-    async fn commit(&mut self, batch: &StoreBatch) -> Result<(), CommitError> {
+    async fn load_kept(&mut self, shard: ShardId) -> Result<Kept, StoreError> {
+        self.inner.load_kept(shard).await
+    }
+    async fn load_seen(
+        &mut self,
+        shard: ShardId,
+        sink: &mut (dyn FnMut(SeenRow) + Send),
+    ) -> Result<(), StoreError> {
+        self.inner.load_seen(shard, sink).await
+    }
+    async fn commit(&mut self, batch: &StoreBatch) -> Result<Committed, CommitError> {
         while self.faults.0.load(Ordering::SeqCst) == 4 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -204,9 +214,21 @@ impl Reply {
 impl Bench {
     /// Stops it and starts another on the same store.
     pub(crate) async fn restart(self) -> Bench {
+        self.restart_with(|_| ()).await
+    }
+
+    /// As [`Bench::restart`], with a change of the default configuration.
+    pub(crate) async fn restart_with(self, change: impl FnOnce(&mut Config)) -> Bench {
         let folder = self.folder.clone();
         self.central.stop().await.unwrap();
-        start_in(folder, |_| ()).await
+        start_in(folder, change).await
+    }
+
+    /// Posts a message to everyone; gives its path.
+    pub(crate) async fn post_message(&self, app: &str, body: u32) -> String {
+        let message = serde_json::json!({"to": "all", "body": body});
+        let created = self.post(&format!("{app}/messages"), message).await.json(201);
+        format!("{app}/messages/{}", created["id"].as_str().unwrap())
     }
 
     pub(crate) async fn send(

@@ -19,7 +19,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::harness::{Bench, LINK, start, start_with};
 
-struct Edge {
+pub(crate) struct Edge {
     stream: TlsStream<TcpStream>,
     decoder: FrameDecoder,
 }
@@ -39,7 +39,7 @@ pub(crate) async fn connect_tls(bench: &Bench) -> TlsStream<TcpStream> {
 }
 
 impl Edge {
-    async fn connect(bench: &Bench, token: &str) -> Edge {
+    pub(crate) async fn connect(bench: &Bench, token: &str) -> Edge {
         Edge::connect_at(bench, token, None).await
     }
 
@@ -90,7 +90,7 @@ impl Edge {
         }
     }
 
-    async fn ask(&mut self, id: u64, request: &UpstreamRequest) -> UpstreamReply {
+    pub(crate) async fn ask(&mut self, id: u64, request: &UpstreamRequest) -> UpstreamReply {
         self.send(Frame::Write(Envelope { id, body: request.encode() })).await;
         let body = self
             .until(|frame| match frame {

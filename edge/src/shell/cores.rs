@@ -11,9 +11,9 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use carillon_world::UpstreamRequest;
+use carillon_world::{Millis, UpstreamRequest};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,12 +25,13 @@ use tokio_rustls::TlsAcceptor;
 
 use super::handler::{self, Peer};
 use super::listen;
-use super::state::{Phase, Shared};
+use super::state::{self, Phase, Shared};
 use crate::core::answer::Answer;
 use crate::core::call::{Call, Step};
 use crate::core::decide::View;
 use crate::core::parking::{Parking, Ticket};
 use crate::core::seal::Entropy;
+use crate::core::seen::Seen;
 
 /// Pause after the system refused to accept (out of file descriptors, say), so that a core does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -46,6 +47,10 @@ const H2_CONNECTION_WINDOW: u32 = 128 * 1024;
 
 /// Bytes of answers that HTTP/2 holds for one stream while its peer does not read.
 const H2_SEND_BUFFER: usize = 64 * 1024;
+
+/// How often central is told which devices were seen, and in how many reports at most.
+const SEEN_EVERY: Duration = Duration::from_secs(2);
+const SEEN_REPORTS_MAX: usize = 4;
 
 /// Why a parked request is looked at again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +68,7 @@ pub(super) enum Wake {
 pub(super) struct Core {
     pub(super) shared: Arc<Shared>,
     parking: RefCell<Parking<oneshot::Sender<Wake>>>,
+    seen: RefCell<Seen>,
     /// Told once, when draining begins.
     drain: Notify,
     /// Told whenever a connection ends.
@@ -100,6 +106,7 @@ impl Core {
         let parking = Parking::new(limits.parked_max.get(), limits.parked_per_device_max.get());
         Core {
             parking: RefCell::new(parking),
+            seen: RefCell::default(),
             drain: Notify::new(),
             closed: Notify::new(),
             open: Cell::new(0),
@@ -125,9 +132,16 @@ impl Core {
             };
             let park = match call.look(&view, now, entropy) {
                 Step::Park(park) => park,
-                Step::Answer(answer) => return Visit::Answer(answer),
+                Step::Answer(answer) => {
+                    if let Some((app, device)) = answer.device {
+                        self.seen.borrow_mut().note(clock(), app, device);
+                    }
+                    return Visit::Answer(answer);
+                }
+                // Central sees the device in the write itself.
                 Step::Upstream(request) => return Visit::Upstream(request),
             };
+            self.seen.borrow_mut().note(clock(), park.app, park.device);
             let (waker, woken) = oneshot::channel();
             let Ok(parked) = self.parking.borrow_mut().park(&park, waker) else {
                 return Visit::Full;
@@ -161,6 +175,24 @@ impl Core {
             if let Some(waker) = parking.remove(ticket) {
                 self.shared.metrics.wakes.inc();
                 let _ = waker.send(Wake::Look);
+            }
+        }
+    }
+
+    /// Tells central whom this core has seen, in small pieces. Nobody waits for an answer, and what cannot be sent is
+    /// lost: the devices come by again.
+    async fn report_seen(&self) {
+        loop {
+            tokio::time::sleep(SEEN_EVERY).await;
+            if !self.shared.is_live() {
+                continue;
+            }
+            for _ in 0..SEEN_REPORTS_MAX {
+                let Some(request) = self.seen.borrow_mut().poll_report() else { break };
+                let (reply, _) = oneshot::channel();
+                if self.shared.calls.try_send(state::Call { request, reply }).is_err() {
+                    break;
+                }
             }
         }
     }
@@ -206,6 +238,9 @@ async fn serve(shared: Arc<Shared>, index: usize, listeners: Vec<Listener>) -> s
             tls.map(TlsAcceptor::from),
         )));
     }
+    // Ends with the runtime.
+    let reporter = core.clone();
+    tokio::task::spawn_local(async move { reporter.report_seen().await });
     let mut phase = shared.phase.subscribe();
     {
         // Also true at once if the edge was stopped before this thread came so far.
@@ -260,6 +295,12 @@ async fn accept(core: Rc<Core>, listener: tokio::net::TcpListener, tls: Option<T
             admit(&core, stream, from, tls.clone());
         }
     }
+}
+
+/// The time of day, for what is only told to central.
+fn clock() -> Millis {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    Millis(since.as_millis().try_into().unwrap_or(u64::MAX))
 }
 
 fn admit(core: &Rc<Core>, stream: TcpStream, from: SocketAddr, tls: Option<TlsAcceptor>) {

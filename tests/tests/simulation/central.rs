@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use carillon_central::core::upstream::{reply_of, write_of};
 use carillon_central::core::write::{Answer, ReplyId, Write};
-use carillon_central::core::writer::{Published, Writer};
+use carillon_central::core::writer::{Loaded, Published, Writer};
 use carillon_persist::{EpochClaim, StoreBatch};
 use carillon_world::stream::encode_batch;
 use carillon_world::{ChangeLog, DeviceId, Epoch, LogBatch, UpstreamReply, UpstreamRequest, World};
@@ -81,14 +81,18 @@ impl Sim {
         self.settle_store();
         let claim = EpochClaim { tag: self.random.draw(), held: None, number_min: 0, fork: false };
         let opening = self.store.begin_epoch(claim, self.clock()).expect("nobody else claims");
-        let (world, keys) = self.store.load(&opening);
+        let (world, keys, kept) = self.store.load(&opening);
         self.check_loaded(&world);
         let clock = self.clock();
         let incarnation = self.draw_number();
         self.note("central starts", [incarnation, world.seq().get(), opening.epoch.number]);
         self.central = Some(Central {
             incarnation,
-            writer: Writer::new(self.plan.writer, clock, world.clone(), keys),
+            writer: Writer::new(
+                self.plan.writer,
+                clock,
+                Loaded { keys, kept, ..Loaded::from(world.clone()) },
+            ),
             epoch: opening.epoch,
             log: ChangeLog::new(self.plan.log_bytes_max, world.seq()),
             world: Arc::new(world),
@@ -251,9 +255,10 @@ impl Sim {
         let Some(central) = self.central.as_mut().filter(is_ours) else { return };
         match central.work.take().expect("the store was asked") {
             Work::Commit(batch, Fate::Commits) => {
-                self.store.commit(&batch).expect("the only owner");
+                let found = self.store.commit(&batch).expect("the only owner");
                 self.committed(&batch);
-                let published = self.central.as_mut().expect("just seen").writer.handle_committed();
+                let writer = &mut self.central.as_mut().expect("just seen").writer;
+                let published = writer.handle_committed(clock, found);
                 self.publish(published);
             }
             Work::Commit(_, Fate::Refused) => {

@@ -57,8 +57,9 @@ impl Plan {
             sender: SenderConfig { window: window as u64, writes_max, ..SenderConfig::default() },
             receiver: ReceiverConfig { writes_max, ..ReceiverConfig::default() },
             writer: WriterConfig {
+                retention: *random.pick(&[20_000, 7 * DAY]),
                 retained_changes_max: *random.pick(&[60, 200, 1_000_000]),
-                purge_changes_min: 20,
+                purge_step: *random.pick(&[5, 20]),
                 batch,
                 ..WriterConfig::default()
             },

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use carillon_persist::{
-    EpochClaim, Holding, IdempotencyRow, Opening, StoreBatch, StoreError, Verdict, judge_claim,
+    Committed, EpochClaim, Erase, ForgetKeys, Holding, IdempotencyRow, Kept, Opening, StoreBatch,
+    StoreError, Verdict, judge_claim,
 };
 use carillon_world::{
-    AppId, Epoch, Lineage, LineageEntry, Millis, Partition, Seq, ShardId, World, WorldBuilder,
+    AppId, Change, Epoch, Lineage, LineageEntry, Millis, Partition, Seq, ShardId, World,
+    WorldBuilder,
 };
 
 pub(crate) const SHARD: ShardId = ShardId::FIRST;
@@ -18,6 +20,7 @@ pub(crate) struct Store {
     /// `None` until the first epoch.
     world: Option<World>,
     keys: BTreeMap<(AppId, Arc<str>), IdempotencyRow>,
+    kept: Kept,
     /// A transaction whose owner lost sight of it: it commits before the next epoch, or never.
     limbo: Option<StoreBatch>,
     /// The world before the last batch, and where that led.
@@ -32,7 +35,14 @@ pub(crate) struct Fenced;
 
 impl Store {
     pub(crate) fn new() -> Store {
-        Store { world: None, keys: BTreeMap::new(), limbo: None, before: None, down_until: 0 }
+        Store {
+            world: None,
+            keys: BTreeMap::new(),
+            kept: Kept::default(),
+            limbo: None,
+            before: None,
+            down_until: 0,
+        }
     }
 
     pub(crate) fn head(&self) -> Seq {
@@ -47,21 +57,47 @@ impl Store {
     }
 
     /// Commits whole, or not at all.
-    pub(crate) fn commit(&mut self, batch: &StoreBatch) -> Result<(), Fenced> {
+    pub(crate) fn commit(&mut self, batch: &StoreBatch) -> Result<Committed, Fenced> {
         let mut world = self.judge(batch)?;
+        assert_eq!(batch.horizon, world.horizon(), "a purge looks at what lies above it");
         if let Some(changes) = &batch.changes {
             world.apply(changes).expect("what was decided fits the store");
+            for change in &changes.changes {
+                if let Change::DeviceGone { app, id } = change {
+                    self.kept.erasures.push((*app, *id));
+                }
+            }
         }
         for row in &batch.idempotency {
             let before = self.keys.insert((row.app, row.key.clone()), row.clone());
             assert!(before.is_none(), "a key is written once");
         }
-        if let Some(before) = batch.forget_keys_before {
-            self.keys.retain(|_, row| row.created_at >= before);
-        }
+        let committed = self.keep(batch, &world);
         let seq = world.seq();
         self.before = self.world.replace(world).map(|before| (before, seq));
-        Ok(())
+        Ok(committed)
+    }
+
+    /// What is kept and forgotten beside the changes. Devices have no receipts here.
+    fn keep(&mut self, batch: &StoreBatch, world: &World) -> Committed {
+        let upkeep = &batch.upkeep;
+        if upkeep.sample {
+            self.kept.samples.push((world.seq(), batch.now));
+        }
+        self.kept.samples.retain(|(seq, _)| *seq > world.horizon());
+        self.kept.seen_since = upkeep.seen_since.or(self.kept.seen_since);
+        self.kept.committed_at = Some(batch.now);
+        let mut committed = Committed::default();
+        if let Some(ForgetKeys { before, rows_max }) = upkeep.forget_keys {
+            let old = self.keys.iter().filter(|(_, row)| row.created_at < before);
+            let old: Vec<_> = old.map(|(key, _)| key.clone()).take(rows_max as usize).collect();
+            committed.keys_forgotten = old.len() as u64;
+            old.iter().for_each(|key| drop(self.keys.remove(key)));
+        }
+        if let Some(Erase { devices, .. }) = &upkeep.erase {
+            self.kept.erasures.retain(|device| !devices.contains(device));
+        }
+        committed
     }
 
     /// The transaction went off, and nobody hears how it ends.
@@ -119,7 +155,7 @@ impl Store {
     }
 
     /// Everything, as an owner that starts loads it: row by row.
-    pub(crate) fn load(&self, opening: &Opening) -> (World, Vec<IdempotencyRow>) {
+    pub(crate) fn load(&self, opening: &Opening) -> (World, Vec<IdempotencyRow>, Kept) {
         let mut builder = WorldBuilder::new(SHARD);
         if let Some(world) = &self.world {
             Partition::all()
@@ -130,6 +166,7 @@ impl Store {
         (
             world.expect("rows that were committed make a world"),
             self.keys.values().cloned().collect(),
+            self.kept.clone(),
         )
     }
 }

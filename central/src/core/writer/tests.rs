@@ -1,12 +1,13 @@
 mod devices;
 mod messages;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 
 use carillon_expr::{GroupId, Type};
 use carillon_world::{
-    AppId, AttributeId, Batch, Change, DeviceId, Environment, Epoch, LineageEntry, MessageId,
+    AppId, AttributeId, Change, DeviceId, Environment, Epoch, LineageEntry, MessageId,
     MessageState, Priority, ProfilePatch, Receipt, ReceiptKind, Row, SecretHash, SetBy, ShardId,
     WorldBuilder,
 };
@@ -48,7 +49,7 @@ impl Bench {
 
     fn configured(config: WriterConfig, world: World, keys: Vec<IdempotencyRow>) -> Bench {
         let now = Millis(1_000_000_000);
-        let writer = Writer::new(config, now, world, keys);
+        let writer = Writer::new(config, now, Loaded { keys, ..Loaded::from(world) });
         Bench { writer, now, next: 0, answers: HashMap::new() }
     }
 
@@ -108,7 +109,12 @@ impl Bench {
     }
 
     fn committed(&mut self) -> Published {
-        let published = self.writer.handle_committed();
+        self.found(Committed::default())
+    }
+
+    /// Commits, and the store found this to forget.
+    fn found(&mut self, found: Committed) -> Published {
+        let published = self.writer.handle_committed(self.now, found);
         self.drain();
         published
     }
@@ -553,19 +559,4 @@ fn rows(world: &World) -> Vec<String> {
     let mut rows: Vec<String> = all_rows(world).iter().map(|row| format!("{row:?}")).collect();
     rows.sort();
     rows
-}
-
-#[test]
-fn a_purge_commits_when_enough_is_old() {
-    let config =
-        WriterConfig { retention: u64::MAX, retained_changes_max: 100, ..WriterConfig::default() };
-    let mut bench = Bench::with_app();
-    bench.writer = Writer::new(config, bench.now, bench.writer.committed().clone(), Vec::new());
-    bench.ok(import((0..1_200).map(|n| line(n + 1, n + 1, "KE")).collect()));
-    bench.now = bench.now.plus(MAINTENANCE_EVERY);
-    bench.writer.handle_tick(bench.now);
-    let batch: Batch = (*bench.batch().unwrap().changes.unwrap()).clone();
-    assert_eq!(batch.changes, [Change::Purge { horizon: Seq::new(1_104) }]);
-    bench.committed();
-    assert_eq!(bench.writer.committed().horizon(), Seq::new(1_104));
 }
