@@ -5,6 +5,7 @@ pub mod body;
 pub mod decide;
 pub mod keys;
 pub mod limiter;
+pub mod memory;
 pub mod parking;
 pub mod route;
 pub mod sabotage;

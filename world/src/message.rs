@@ -6,6 +6,7 @@ use std::sync::Arc;
 use carillon_expr::{Expression, Limits, Schema, Term, Terms};
 
 use crate::pmap::PMap;
+use crate::usage;
 use crate::view::ApplyError;
 use crate::{DeviceRow, MessageId, MessageRow, MessageState, RevisionRecord, Seq, Tag};
 
@@ -90,6 +91,16 @@ impl Revision {
             .position(|head| head.selector.as_ref().is_none_or(|(_, of)| of.matches(device)))
     }
 
+    /// What lies behind it, by the formula of [`usage`].
+    pub(crate) fn bytes(&self) -> u64 {
+        let selector = |(text, of): &(Arc<str>, Expression)| usage::of_expression(text, of);
+        let selectors: u64 =
+            self.variants.iter().filter_map(|head| head.selector.as_ref()).map(selector).sum();
+        usage::of_expression(&self.to_text, &self.to)
+            + usage::allocation(16 + size_of_val(&*self.variants))
+            + selectors
+    }
+
     fn expressions(&self) -> impl Iterator<Item = &Expression> {
         let selectors =
             self.variants.iter().filter_map(|head| head.selector.as_ref().map(|(_, of)| of));
@@ -116,6 +127,11 @@ impl Message {
     /// The recipients by the present revision.
     pub fn expression(&self) -> &Expression {
         &self.present().to
+    }
+
+    /// Whether it is or may become active.
+    pub fn is_live(&self) -> bool {
+        matches!(self.row.state, MessageState::Scheduled | MessageState::Active)
     }
 
     /// The seq of the last change.
@@ -177,6 +193,8 @@ pub(crate) struct Index {
     by_term: PMap<u64, Arc<Vec<MessageId>>>,
     /// Those without a necessary term.
     everyone: Arc<Vec<MessageId>>,
+    /// Entries of all lists.
+    postings: usize,
 }
 
 fn hash(term: &Term) -> u64 {
@@ -218,6 +236,8 @@ impl Index {
         if old == new {
             return;
         }
+        let entries = |places: &Places| places.terms.len() + usize::from(places.everyone);
+        self.postings = self.postings + entries(&new) - entries(&old);
         for term in old.terms.iter().filter(|term| new.terms.binary_search(term).is_err()) {
             let emptied = self.by_term.get_mut(*term).is_some_and(|list| {
                 drop_from(list, id);
@@ -238,6 +258,19 @@ impl Index {
             (false, true) => add_to(&mut self.everyone, id),
             _ => {}
         }
+    }
+
+    /// By the formula of [`usage`].
+    pub(crate) fn bytes(&self) -> u64 {
+        self.by_term.len() as u64 * usage::INDEX_TERM + self.postings as u64 * usage::INDEX_POSTING
+    }
+
+    /// What [`Index::bytes`] has to be: walks over everything.
+    pub(crate) fn surveyed(&self) -> u64 {
+        let postings = self.by_term.values().map(|list| list.len()).sum::<usize>();
+        let postings = postings + self.everyone.len();
+        self.by_term.values().count() as u64 * usage::INDEX_TERM
+            + postings as u64 * usage::INDEX_POSTING
     }
 
     /// All messages that may be addressed to `device` by any retained revision. Sorted, without repeats.
@@ -276,7 +309,10 @@ fn drop_from(list: &mut Arc<Vec<MessageId>>, id: MessageId) {
 /// Which message changed at which seq, oldest first, from the horizon on. In chunks, so that a clone that changes
 /// copies the list of chunks and one chunk, not a million records.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Records(Arc<Vec<RecordChunk>>);
+pub(crate) struct Records {
+    chunks: Arc<Vec<RecordChunk>>,
+    len: usize,
+}
 
 /// Not empty, oldest first.
 type RecordChunk = Arc<Vec<(Seq, MessageId)>>;
@@ -286,18 +322,23 @@ const RECORDS_PER_CHUNK: usize = 512;
 impl Records {
     /// `seq` is greater than all before.
     pub(crate) fn push(&mut self, seq: Seq, id: MessageId) {
-        let chunks = Arc::make_mut(&mut self.0);
+        self.len += 1;
+        let chunks = Arc::make_mut(&mut self.chunks);
         match chunks.last_mut() {
             Some(chunk) if chunk.len() < RECORDS_PER_CHUNK => Arc::make_mut(chunk).push((seq, id)),
             _ => chunks.push(Arc::new(vec![(seq, id)])),
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// The records with a greater seq.
     pub(crate) fn after(&self, seq: Seq) -> impl Iterator<Item = (Seq, MessageId)> {
         let from =
-            self.0.partition_point(|chunk| chunk.last().is_some_and(|(last, _)| *last <= seq));
-        self.0[from..]
+            self.chunks.partition_point(|chunk| chunk.last().is_some_and(|(last, _)| *last <= seq));
+        self.chunks[from..]
             .iter()
             .flat_map(|chunk| chunk.iter().copied())
             .skip_while(move |(at, _)| *at <= seq)
@@ -306,14 +347,14 @@ impl Records {
     /// At least how many records have a greater seq, without looking at them: counts the whole of the first chunk.
     pub(crate) fn count_after(&self, seq: Seq) -> usize {
         let from =
-            self.0.partition_point(|chunk| chunk.last().is_some_and(|(last, _)| *last <= seq));
-        self.0[from..].iter().map(|chunk| chunk.len()).sum()
+            self.chunks.partition_point(|chunk| chunk.last().is_some_and(|(last, _)| *last <= seq));
+        self.chunks[from..].iter().map(|chunk| chunk.len()).sum()
     }
 
     /// Takes out the records up to `horizon`.
     pub(crate) fn purge(&mut self, horizon: Seq) -> Vec<MessageId> {
         let mut ids = Vec::new();
-        let chunks = Arc::make_mut(&mut self.0);
+        let chunks = Arc::make_mut(&mut self.chunks);
         let whole =
             chunks.partition_point(|chunk| chunk.last().is_some_and(|(last, _)| *last <= horizon));
         for chunk in chunks.drain(..whole) {
@@ -325,6 +366,7 @@ impl Records {
                 ids.extend(Arc::make_mut(chunk).drain(..old).map(|(_, id)| id));
             }
         }
+        self.len -= ids.len();
         ids.sort_unstable();
         ids.dedup();
         ids

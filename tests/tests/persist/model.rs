@@ -324,6 +324,7 @@ impl Generator {
             environment: self.one_of(&[Environment::Sandbox, Environment::Production]),
             publishable_key: format!("pk_{:x}", self.random.random::<u64>()).into(),
             created_at: self.time(),
+            quotas: carillon_world::Quotas::default(),
         };
         ("app", Change::App(Arc::new(row)))
     }

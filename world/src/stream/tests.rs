@@ -59,6 +59,7 @@ fn app_row(id: AppId, name: &str) -> Change {
         environment: Environment::Sandbox,
         publishable_key: format!("pk{id}").into(),
         created_at: Millis(1),
+        quotas: crate::Quotas::default(),
     }))
 }
 

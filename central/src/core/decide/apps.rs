@@ -47,6 +47,7 @@ pub(super) fn create(
         environment,
         publishable_key: publishable_key.clone(),
         created_at: now,
+        quotas: carillon_world::Quotas::default(),
     });
     ledger.put(vec![Change::App(row.clone())])?;
     Ok(Reply::App(row))
