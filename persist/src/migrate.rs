@@ -11,17 +11,31 @@ pub(crate) struct Migration {
     pub(crate) sql: &'static str,
 }
 
-pub(crate) static SQLITE: [Migration; 1] = [Migration {
-    version: 1,
-    name: "tables",
-    sql: include_str!("../migrations/sqlite/0001_tables.sql"),
-}];
+pub(crate) static SQLITE: [Migration; 2] = [
+    Migration {
+        version: 1,
+        name: "tables",
+        sql: include_str!("../migrations/sqlite/0001_tables.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "quotas",
+        sql: include_str!("../migrations/sqlite/0002_quotas.sql"),
+    },
+];
 
-pub(crate) static MYSQL: [Migration; 1] = [Migration {
-    version: 1,
-    name: "tables",
-    sql: include_str!("../migrations/mysql/0001_tables.sql"),
-}];
+pub(crate) static MYSQL: [Migration; 2] = [
+    Migration {
+        version: 1,
+        name: "tables",
+        sql: include_str!("../migrations/mysql/0001_tables.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "quotas",
+        sql: include_str!("../migrations/mysql/0002_quotas.sql"),
+    },
+];
 
 /// Runs in both, before anything else.
 pub(crate) const CREATE_VERSIONS: &str = "CREATE TABLE IF NOT EXISTS schema_version \

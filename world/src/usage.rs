@@ -69,6 +69,11 @@ impl Usage {
         ]
     }
 
+    /// What a message adds to [`Usage::bodies`].
+    pub fn of_bodies(row: &MessageRow) -> u64 {
+        row.variants.iter().map(|of| of_body(&of.wire)).sum()
+    }
+
     pub fn total(&self) -> u64 {
         self.parts().iter().map(|(_, bytes)| bytes).sum()
     }
@@ -186,7 +191,7 @@ pub(crate) fn of_message(message: &Message) -> Usage {
         + opt_text(row.collapse_key.as_ref())
         + allocation(row.variants.len() * size_of::<Variant>())
         + row.variants.iter().map(|of| opt_text(of.selector.as_ref())).sum::<u64>();
-    let bodies = row.variants.iter().map(|of| of_body(&of.wire)).sum();
+    let bodies = Usage::of_bodies(row);
     let revisions = allocation(size_of_val(message.revisions()))
         + message.revisions().iter().map(Revision::bytes).sum::<u64>();
     Usage { messages, bodies, revisions, ..Usage::ZERO }
@@ -197,7 +202,7 @@ pub(crate) fn of_staged(row: &MessageRow) -> u64 {
     shared(size_of::<Message>())
         + shared(size_of::<MessageRow>())
         + text(&row.to)
-        + row.variants.iter().map(|of| of_body(&of.wire)).sum::<u64>()
+        + Usage::of_bodies(row)
 }
 
 /// A body, and the counters that its readers share.

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use carillon_persist::{IdempotencyRow, StoreBatch};
 use carillon_world::{Batch, Epoch, Lineage, Millis, Seq, World};
 
+use super::budget::Budgets;
 use super::decide::{Fault, decide};
 use super::idempotency::KeyRecord;
 pub use super::ledger::BatchLimits;
@@ -48,6 +49,8 @@ pub struct WriterConfig {
     pub retained_changes_max: u64,
     /// What one batch may hold.
     pub batch: BatchLimits,
+    /// What may grow, and how far.
+    pub budgets: Budgets,
 }
 
 impl Default for WriterConfig {
@@ -56,6 +59,7 @@ impl Default for WriterConfig {
             retention: 7 * 24 * 60 * 60 * 1000,
             retained_changes_max: 1_000_000,
             batch: BatchLimits::default(),
+            budgets: Budgets::default(),
         }
     }
 }
@@ -101,7 +105,7 @@ impl Writer {
         let keys = keys.into_iter().map(KeyRecord::from).collect();
         Writer {
             retention: Retention::new(config, world.seq(), now),
-            ledger: Ledger::new(config.batch, world, keys),
+            ledger: Ledger::new(config.batch, config.budgets, world, keys),
             stage: Stage::Free,
             replies: VecDeque::new(),
             pending: 0,

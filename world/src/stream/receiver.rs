@@ -186,6 +186,11 @@ impl Receiver {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn set_config(&mut self, config: ReceiverConfig) {
+        self.config = config;
+    }
+
     /// The world to answer from, if there is one.
     pub fn world(&self) -> Option<&Arc<World>> {
         self.world.as_ref()

@@ -1,6 +1,7 @@
 //! The rules of the stream, each by hand; `model` has them all at random.
 
 mod model;
+mod room;
 mod rules;
 
 use std::sync::Arc;
