@@ -4,6 +4,7 @@
 //! results of what was timed are checked. Nothing here is a test: tests never assert speed.
 
 mod fleet;
+mod restart;
 mod store;
 mod write;
 
@@ -26,11 +27,18 @@ pub struct Bench {
 pub type Running = Pin<Box<dyn Future<Output = Result<(), BenchError>>>>;
 
 /// Every benchmark.
-pub const ALL: &[Bench] = &[Bench {
-    name: "write",
-    about: "a fleet imported through the API against bare statements",
-    run: || Box::pin(write::run()),
-}];
+pub const ALL: &[Bench] = &[
+    Bench {
+        name: "write",
+        about: "a fleet imported through the API against bare statements",
+        run: || Box::pin(write::run()),
+    },
+    Bench {
+        name: "restart",
+        about: "central and an edge started on a fleet's store",
+        run: || Box::pin(restart::run()),
+    },
+];
 
 /// A result that was wrong, or less than was to be measured. Figures that miss their goal are no error.
 #[derive(Debug)]
