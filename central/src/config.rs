@@ -10,6 +10,7 @@ use carillon_world::ShardId;
 use carillon_world::stream::SenderConfig;
 
 pub use crate::core::auth::Token;
+pub use crate::core::budget::{Budgets, QuotaLimits};
 pub use crate::core::keys::RootSecret;
 pub use crate::core::writer::{BatchLimits, WriterConfig};
 

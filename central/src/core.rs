@@ -4,6 +4,7 @@
 //! random ids come in with the write that needs them.
 
 pub mod auth;
+pub mod budget;
 pub mod expression;
 pub mod input;
 pub mod keys;

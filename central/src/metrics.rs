@@ -1,6 +1,7 @@
 //! What central counts. Base units; labels from closed enums, never an id.
 
 use carillon_persist::Committed;
+use carillon_world::{App, World};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -48,6 +49,20 @@ pub(crate) enum StepLabel {
     Devices,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct PartLabels {
+    part: &'static str,
+}
+
+/// The id of one of the [`APPS_SHOWN`] largest apps, or `other` for all the others.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct AppLabels {
+    app: String,
+}
+
+/// Apps that have a label of their own, so that a thousand tenants do not make thousands of series.
+const APPS_SHOWN: usize = 20;
+
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -68,6 +83,11 @@ pub(crate) struct Metrics {
     pub(crate) steps: Family<StepLabels, Counter>,
     pub(crate) keys_forgotten: Counter,
     pub(crate) receipts_erased: Counter,
+    world_bytes: Family<PartLabels, Gauge>,
+    pub(crate) world_bytes_max: Gauge,
+    app_bytes: Family<AppLabels, Gauge>,
+    app_devices: Family<AppLabels, Gauge>,
+    app_live_messages: Family<AppLabels, Gauge>,
     pub(crate) links: Gauge,
     pub(crate) links_refused: Counter,
     pub(crate) import_lines: Counter,
@@ -95,6 +115,11 @@ impl Metrics {
             steps: Family::default(),
             keys_forgotten: Counter::default(),
             receipts_erased: Counter::default(),
+            world_bytes: Family::default(),
+            world_bytes_max: Gauge::default(),
+            app_bytes: Family::default(),
+            app_devices: Family::default(),
+            app_live_messages: Family::default(),
             links: Gauge::default(),
             links_refused: Counter::default(),
             import_lines: Counter::default(),
@@ -129,18 +154,49 @@ impl Metrics {
         r.register("keys_forgotten", "Idempotency keys forgotten", self.keys_forgotten.clone());
         let help = "Receipts of forgotten devices that were deleted";
         r.register("receipts_erased", help, self.receipts_erased.clone());
+        let help = "RAM that the world takes, by what it is for";
+        r.register_with_unit("world", help, Unit::Bytes, self.world_bytes.clone());
+        let help = "RAM that the world may take; what would grow it further is refused";
+        r.register_with_unit("world_max", help, Unit::Bytes, self.world_bytes_max.clone());
+        let help = "RAM that an app takes; the largest apps by their ids, the others as one";
+        r.register_with_unit("app", help, Unit::Bytes, self.app_bytes.clone());
+        r.register("app_devices", "Devices of an app", self.app_devices.clone());
+        let help = "Messages of an app that are scheduled or active";
+        r.register("app_live_messages", help, self.app_live_messages.clone());
         r.register("links", "Edges that are connected", self.links.clone());
         r.register("links_refused", "Links refused at hello", self.links_refused.clone());
         r.register("import_lines", "Lines read by imports", self.import_lines.clone());
         self
     }
 
-    /// In the text format of OpenMetrics.
-    pub(crate) fn text(&self) -> String {
+    /// In the text format of OpenMetrics, with what `world` holds by part and app.
+    pub(crate) fn text(&self, world: &World) -> String {
+        self.sizes(world);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)
             .expect("writing to a string cannot fail");
         text
+    }
+
+    /// At each scrape and not at each commit: it looks at every app.
+    fn sizes(&self, world: &World) {
+        for (part, bytes) in world.usage().parts() {
+            self.world_bytes.get_or_create(&PartLabels { part }).set(number(bytes));
+        }
+        for family in [&self.app_bytes, &self.app_devices, &self.app_live_messages] {
+            family.clear();
+        }
+        let mut apps: Vec<(u64, &App)> =
+            world.apps().map(|app| (app.usage().total(), app)).collect();
+        apps.sort_by_key(|(bytes, app)| (std::cmp::Reverse(*bytes), app.row().id));
+        for (rank, (bytes, app)) in apps.into_iter().enumerate() {
+            let shown = rank < APPS_SHOWN;
+            let label = if shown { app.row().id.to_string() } else { "other".to_owned() };
+            let labels = AppLabels { app: label };
+            self.app_bytes.get_or_create(&labels).inc_by(number(bytes));
+            self.app_devices.get_or_create(&labels).inc_by(number(app.device_count() as u64));
+            self.app_live_messages.get_or_create(&labels).inc_by(number(app.live_messages()));
+        }
     }
 
     pub(crate) fn status(&self, status: http::StatusCode) {
@@ -168,8 +224,7 @@ impl Metrics {
         self.receipts_erased.inc_by(found.receipts_erased);
     }
 
-    pub(crate) fn world(&self, world: &carillon_world::World) {
-        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    pub(crate) fn world(&self, world: &World) {
         let counts = world.counts();
         self.head.set(number(world.seq().get()));
         self.horizon.set(number(world.horizon().get()));
@@ -177,4 +232,8 @@ impl Metrics {
         self.devices.set(number(counts.devices));
         self.messages.set(number(counts.messages));
     }
+}
+
+fn number(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }

@@ -16,6 +16,9 @@ pub struct Config {
     pub central: CentralConfig,
     pub listen: ListenConfig,
     pub limits: Limits,
+    /// RAM that the process may take, in bytes. A world that needs more is not loaded. `None`: what its control group
+    /// allows, or what the machine has left at the start, whichever is less.
+    pub memory_max: Option<u64>,
     /// Cores, each with a thread, a runtime and listeners of its own. `None`: as many as the machine gives us.
     pub cores: Option<NonZeroUsize>,
     /// How long the edge may take to stop: parked polls are answered and requests finished meanwhile.
@@ -34,6 +37,7 @@ impl Default for Config {
             central: CentralConfig::default(),
             listen: ListenConfig::default(),
             limits: Limits::default(),
+            memory_max: None,
             cores: None,
             drain_max: Duration::from_secs(10),
             drain_spread: Duration::from_secs(2),

@@ -7,6 +7,7 @@ pub mod decide;
 pub mod keys;
 pub mod limiter;
 pub mod mail;
+pub mod memory;
 pub mod parking;
 pub mod route;
 pub mod sabotage;

@@ -110,6 +110,9 @@ pub(crate) struct Metrics {
     pub(crate) enrolments_limited: Counter,
     pub(crate) world_seq: Gauge,
     pub(crate) world_lag_changes: Gauge,
+    pub(crate) world_bytes: Gauge,
+    pub(crate) world_bytes_max: Gauge,
+    pub(crate) world_bytes_needed: Gauge,
     pub(crate) snapshots: Counter,
     pub(crate) link_up: Gauge,
     pub(crate) link_down_seconds: Gauge<f64, AtomicU64>,
@@ -144,6 +147,12 @@ impl Metrics {
         r.register("world_seq", "Sequence number of the world served", self.world_seq.clone());
         let help = "Changes that central has committed and this world lacks, as last heard";
         r.register("world_lag_changes", help, self.world_lag_changes.clone());
+        let help = "RAM that the world served takes";
+        r.register_with_unit("world", help, Unit::Bytes, self.world_bytes.clone());
+        let help = "RAM that worlds may take on this machine";
+        r.register_with_unit("world_max", help, Unit::Bytes, self.world_bytes_max.clone());
+        let help = "RAM that central's world would take, while that is too much; else 0";
+        r.register_with_unit("world_needed", help, Unit::Bytes, self.world_bytes_needed.clone());
         r.register("snapshots", "Worlds that were taken from a snapshot", self.snapshots.clone());
         r.register("link_up", "1 while the link to central is up", self.link_up.clone());
         let help = "How long the link to central has been down; 0 while it is up";
@@ -212,6 +221,7 @@ mod tests {
         for line in [
             "edge_answer_bytes_total 12",
             "edge_link_down_seconds 0.0",
+            "edge_world_max_bytes 0",
             "edge_polls_total{outcome=\"news\"} 1",
             "edge_calls_total{call=\"fetch\",outcome=\"behind\"} 1",
             "edge_upstream_requests_total{outcome=\"lost\"} 1",

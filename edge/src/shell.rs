@@ -12,6 +12,7 @@ mod cores;
 mod handler;
 mod link;
 mod listen;
+mod memory;
 mod ops;
 mod state;
 mod tls;
@@ -83,7 +84,10 @@ impl Edge {
             None => None,
         };
         let (calls, queue) = mpsc::channel(config.central.writes_max.get());
-        let shared = Shared::new(config, cores, calls);
+        let memory_max = config.memory_max.or_else(memory::limit);
+        let world_bytes_max = memory_max.map_or(u64::MAX, crate::core::memory::for_worlds);
+        tracing::info!(memory_max, world_bytes_max, "memory for worlds");
+        let shared = Shared::new(config, cores, calls, world_bytes_max);
         let server_config = certificate
             .clone()
             .map(|c| tls::server_config(c, shared.clone()))

@@ -10,8 +10,8 @@ use carillon_world::{AppId, Change, DeviceRow, MessageId, MessageRow, MessageSta
 
 use crate::names::Named;
 use crate::tables::{
-    APPS, ATTRIBUTES, DEVICE_SEEN, DEVICES, ERASURES, GROUPS, IDEMPOTENCY, MESSAGES, RECEIPTS,
-    REVISIONS, SEEN_SINCE, SEQ_TIMES, Table,
+    APPS, ATTRIBUTES, DEVICE_SEEN, DEVICES, ERASURES, GROUPS, IDEMPOTENCY, MESSAGES, QUOTAS,
+    RECEIPTS, REVISIONS, SEEN_SINCE, SEQ_TIMES, Table,
 };
 use crate::{Erase, ForgetKeys, IDEMPOTENCY_KEY_BYTES_MAX, StoreBatch, StoreError, json};
 
@@ -144,6 +144,7 @@ struct Run<'a> {
     shard: u64,
     states: Vec<Step<'a>>,
     apps: Vec<Cell<'a>>,
+    quotas: Vec<Cell<'a>>,
     attributes: Vec<Cell<'a>>,
     groups: Vec<Cell<'a>>,
     devices: Vec<Cell<'a>>,
@@ -160,6 +161,7 @@ impl<'a> Run<'a> {
             shard,
             states: Vec::new(),
             apps: Vec::new(),
+            quotas: Vec::new(),
             attributes: Vec::new(),
             groups: Vec::new(),
             devices: Vec::new(),
@@ -175,15 +177,26 @@ impl<'a> Run<'a> {
         let live = Cell::Int(0);
         let gone = Cell::Int(1);
         match change {
-            Change::App(row) => self.apps.extend([
-                shard,
-                Cell::Int(row.id.get()),
-                text(&row.name),
-                word(row.environment.name()),
-                text(&row.publishable_key),
-                Cell::Int(row.created_at.0),
-                at,
-            ]),
+            Change::App(row) => {
+                let own = |quota: Option<u64>| quota.map_or(Cell::Null, Cell::Int);
+                self.quotas.extend([
+                    shard.clone(),
+                    Cell::Int(row.id.get()),
+                    own(row.quotas.devices_max),
+                    own(row.quotas.groups_max),
+                    own(row.quotas.live_messages_max),
+                    own(row.quotas.bodies_bytes_max),
+                ]);
+                self.apps.extend([
+                    shard,
+                    Cell::Int(row.id.get()),
+                    text(&row.name),
+                    word(row.environment.name()),
+                    text(&row.publishable_key),
+                    Cell::Int(row.created_at.0),
+                    at,
+                ]);
+            }
             Change::Attribute(row) => self.attributes.extend([
                 shard,
                 Cell::Int(row.app.get()),
@@ -295,6 +308,7 @@ impl<'a> Run<'a> {
             ]);
         }
         insert(steps, &APPS, run.apps);
+        insert(steps, &QUOTAS, run.quotas);
         insert(steps, &ATTRIBUTES, run.attributes);
         insert(steps, &GROUPS, run.groups);
         insert(steps, &DEVICES, run.devices);

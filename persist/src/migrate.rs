@@ -11,7 +11,7 @@ pub(crate) struct Migration {
     pub(crate) sql: &'static str,
 }
 
-pub(crate) static SQLITE: [Migration; 2] = [
+pub(crate) static SQLITE: [Migration; 3] = [
     Migration {
         version: 1,
         name: "tables",
@@ -22,9 +22,14 @@ pub(crate) static SQLITE: [Migration; 2] = [
         name: "retention",
         sql: include_str!("../migrations/sqlite/0002_retention.sql"),
     },
+    Migration {
+        version: 3,
+        name: "quotas",
+        sql: include_str!("../migrations/sqlite/0003_quotas.sql"),
+    },
 ];
 
-pub(crate) static MYSQL: [Migration; 2] = [
+pub(crate) static MYSQL: [Migration; 3] = [
     Migration {
         version: 1,
         name: "tables",
@@ -34,6 +39,11 @@ pub(crate) static MYSQL: [Migration; 2] = [
         version: 2,
         name: "retention",
         sql: include_str!("../migrations/mysql/0002_retention.sql"),
+    },
+    Migration {
+        version: 3,
+        name: "quotas",
+        sql: include_str!("../migrations/mysql/0003_quotas.sql"),
     },
 ];
 

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use carillon_expr::Type;
 use carillon_world::{
     AppId, AppRow, AttributeId, AttributeRow, DeviceId, DevicePrivate, DeviceRow, Epoch, GroupId,
-    GroupRow, LineageEntry, MessageId, MessageRow, Millis, RevisionRecord, Row, SecretHash, Seq,
+    GroupRow, LineageEntry, MessageId, MessageRow, Millis, Quotas, RevisionRecord, Row, SecretHash,
+    Seq,
 };
 
 use crate::json::{self, Damage};
@@ -62,7 +63,9 @@ pub(crate) struct Source {
 pub(crate) static SOURCES: [Source; 6] = [
     Source {
         table: "apps",
-        select: "SELECT app, name, environment, publishable_key, created_at FROM apps WHERE +shard = ?",
+        select: "SELECT a.app, a.name, a.environment, a.publishable_key, a.created_at, q.devices_max, q.groups_max, \
+                 q.live_messages_max, q.bodies_bytes_max FROM apps AS a LEFT JOIN app_quotas AS q \
+                 ON q.shard = a.shard AND q.app = a.app WHERE +a.shard = ?",
     },
     Source {
         table: "attributes",
@@ -183,6 +186,12 @@ fn app(columns: &mut impl Columns) -> Result<Row, Damage> {
         environment: columns.name(2)?,
         publishable_key: columns.text(3)?.into(),
         created_at: Millis(columns.int(4)?),
+        quotas: Quotas {
+            devices_max: columns.opt_int(5)?,
+            groups_max: columns.opt_int(6)?,
+            live_messages_max: columns.opt_int(7)?,
+            bodies_bytes_max: columns.opt_int(8)?,
+        },
     })))
 }
 

@@ -35,6 +35,12 @@ pub(crate) static APPS: Table = Table::of(
     &["shard", "app", "name", "environment", "publishable_key", "created_at", "changed_seq"],
 );
 
+pub(crate) static QUOTAS: Table = Table::of(
+    "app_quotas",
+    2,
+    &["shard", "app", "devices_max", "groups_max", "live_messages_max", "bodies_bytes_max"],
+);
+
 pub(crate) static ATTRIBUTES: Table = Table::of(
     "attributes",
     3,

@@ -6,6 +6,7 @@
 mod fleet;
 mod purge;
 mod requests;
+mod restart;
 mod store;
 mod write;
 
@@ -43,6 +44,11 @@ pub const ALL: &[Bench] = &[
         name: "purge",
         about: "writers' p99 while a million old rows are forgotten",
         run: || Box::pin(purge::run()),
+    },
+    Bench {
+        name: "restart",
+        about: "central and an edge started on a fleet's store",
+        run: || Box::pin(restart::run()),
     },
 ];
 

@@ -201,6 +201,14 @@ impl Cluster {
         self.central.process.as_ref().expect("central runs").id()
     }
 
+    /// An edge's process.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn edge_pid(&self, index: usize) -> u32 {
+        self.edges[index].process.as_ref().expect("the edge runs").id()
+    }
+
     /// `kill -9`.
     pub fn kill_central(&mut self) {
         self.central.kill();

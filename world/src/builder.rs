@@ -1,10 +1,12 @@
 //! A world from a store's tables or a snapshot: rows in any order, then one check that they fit together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::message::{Message, Revision};
+use crate::partition::Slice;
 use crate::pmap::PMap;
+use crate::usage::{self, Usage};
 use crate::view::{App, ApplyError};
 use crate::{
     AppId, AppRow, AttributeId, AttributeRow, Change, DeviceId, DeviceRow, GroupId, GroupRow,
@@ -12,8 +14,8 @@ use crate::{
     World,
 };
 
-/// Rows of a shard that are not yet a world. Nothing is parsed or indexed before [`WorldBuilder::finish`], since an
-/// app's rows may come before the app.
+/// Rows of a shard that are not yet a world. Devices, which are many, go straight to the map that the world will have;
+/// nothing is parsed or indexed before [`WorldBuilder::finish`], since an app's rows may come before the app.
 #[derive(Debug)]
 pub struct WorldBuilder {
     shard: ShardId,
@@ -26,13 +28,66 @@ struct Staged {
     row: Option<Arc<AppRow>>,
     attributes: BTreeMap<AttributeId, Arc<AttributeRow>>,
     groups: BTreeMap<GroupId, Arc<GroupRow>>,
-    devices: BTreeMap<DeviceId, Arc<DeviceRow>>,
+    /// Of the groups.
+    group_bytes: u64,
+    devices: Devices,
     messages: BTreeMap<MessageId, (Arc<MessageRow>, Vec<RevisionRecord>)>,
+    /// Of the messages, about.
+    message_bytes: u64,
+}
+
+/// The devices of an app, with what is counted of them.
+#[derive(Debug, Default)]
+pub(crate) struct Devices {
+    pub(crate) rows: PMap<DeviceId, Arc<DeviceRow>>,
+    /// How many devices are in each group that has any.
+    pub(crate) members: HashMap<GroupId, u64>,
+    pub(crate) usage: Usage,
+}
+
+impl Devices {
+    fn put(&mut self, row: Arc<DeviceRow>) {
+        self.usage.add(&usage::of_device(&row));
+        for group in &row.groups {
+            *self.members.entry(*group).or_default() += 1;
+        }
+        if let Some(before) = self.rows.insert(row.id, row) {
+            self.forget(&before);
+        }
+    }
+
+    fn remove(&mut self, id: DeviceId) {
+        if let Some(before) = self.rows.remove(id) {
+            self.forget(&before);
+        }
+    }
+
+    fn forget(&mut self, before: &DeviceRow) {
+        self.usage.subtract(&usage::of_device(before));
+        for group in &before.groups {
+            if let Some(members) = self.members.get_mut(group) {
+                *members -= 1;
+            }
+        }
+    }
 }
 
 impl WorldBuilder {
     pub fn new(shard: ShardId) -> WorldBuilder {
         WorldBuilder { shard, apps: BTreeMap::new(), fault: None }
+    }
+
+    /// The RAM that the rows take, about: messages count by their bytes alone, for they are not parsed yet.
+    pub fn usage(&self) -> Usage {
+        let mut usage = Usage::ZERO;
+        for staged in self.apps.values() {
+            usage.add(&staged.devices.usage);
+            usage.messages += staged.message_bytes;
+            staged.row.iter().for_each(|row| usage.add(&usage::of_app(row)));
+            staged.attributes.values().for_each(|row| usage.add(&usage::of_attribute(row)));
+            usage.declarations += staged.group_bytes;
+        }
+        usage
     }
 
     fn app(&mut self, id: AppId) -> &mut Staged {
@@ -44,10 +99,14 @@ impl WorldBuilder {
         match row {
             Row::App(row) => self.app(row.id).row = Some(row.clone()),
             Row::Attribute(row) => drop(self.app(row.app).attributes.insert(row.id, row)),
-            Row::Group(row) => drop(self.app(row.app).groups.insert(row.id, row)),
-            Row::Device(row) => drop(self.app(row.app).devices.insert(row.id, row)),
+            Row::Group(row) => self.app(row.app).put_group(row),
+            Row::Device(row) => self.app(row.app).devices.put(row),
             Row::Message { row, revisions } => {
-                drop(self.app(row.app).messages.insert(row.id, (row, revisions)));
+                let app = self.app(row.app);
+                app.message_bytes += usage::of_staged(&row);
+                if let Some((before, _)) = app.messages.insert(row.id, (row, revisions)) {
+                    app.message_bytes -= usage::of_staged(&before);
+                }
             }
         }
     }
@@ -60,13 +119,22 @@ impl WorldBuilder {
             Change::Group(row) => self.insert(Row::Group(row.clone())),
             Change::Device(row) => self.insert(Row::Device(row.clone())),
             Change::AttributeGone { app, id } => drop(self.app(*app).attributes.remove(id)),
-            Change::GroupGone { app, id } => drop(self.app(*app).groups.remove(id)),
-            Change::DeviceGone { app, id } => drop(self.app(*app).devices.remove(id)),
+            Change::GroupGone { app, id } => self.app(*app).drop_group(*id),
+            Change::DeviceGone { app, id } => self.app(*app).devices.remove(*id),
             Change::Message(row) => {
-                let staged = self.app(row.app).messages.entry(row.id);
-                let (present, revisions) = staged.or_insert_with(|| (row.clone(), Vec::new()));
-                *present = row.clone();
-                revisions.push(RevisionRecord::of(row, seq));
+                let app = self.app(row.app);
+                app.message_bytes += usage::of_staged(row);
+                match app.messages.get_mut(&row.id) {
+                    Some((present, revisions)) => {
+                        app.message_bytes -= usage::of_staged(present);
+                        *present = row.clone();
+                        revisions.push(RevisionRecord::of(row, seq));
+                    }
+                    None => {
+                        let revisions = vec![RevisionRecord::of(row, seq)];
+                        app.messages.insert(row.id, (row.clone(), revisions));
+                    }
+                }
             }
             Change::MessageState { app, id, state } => match self.app(*app).messages.get_mut(id) {
                 Some((row, revisions)) => {
@@ -82,17 +150,27 @@ impl WorldBuilder {
 
     /// Drops the rows of one partition.
     pub fn forget(&mut self, partition: Partition) {
-        let other = |row: Row| row.partition() != partition;
         for app in self.apps.values_mut() {
-            if partition.get() == 0 {
-                app.row = None;
-                app.attributes.clear();
-                app.groups.clear();
-            } else {
-                app.devices.retain(|_, row| other(Row::Device(row.clone())));
-                app.messages.retain(|_, (row, _)| {
-                    other(Row::Message { row: row.clone(), revisions: Vec::new() })
-                });
+            match partition.slice() {
+                Slice::Schema => {
+                    app.row = None;
+                    app.attributes.clear();
+                    app.groups.clear();
+                    app.group_bytes = 0;
+                }
+                Slice::Devices { prefix, bits } => {
+                    let ids: Vec<DeviceId> =
+                        app.devices.rows.prefixed(prefix, bits).map(|(id, _)| id).collect();
+                    ids.into_iter().for_each(|id| app.devices.remove(id));
+                }
+                Slice::Messages { .. } => {
+                    let bytes = &mut app.message_bytes;
+                    app.messages.retain(|id, (row, _)| {
+                        let stays = Partition::of_message(*id) != partition;
+                        *bytes -= if stays { 0 } else { usage::of_staged(row) };
+                        stays
+                    });
+                }
             }
         }
     }
@@ -116,19 +194,30 @@ impl WorldBuilder {
 }
 
 impl Staged {
+    fn put_group(&mut self, row: Arc<GroupRow>) {
+        self.drop_group(row.id);
+        self.group_bytes += usage::of_group(&row).total();
+        self.groups.insert(row.id, row);
+    }
+
+    fn drop_group(&mut self, id: GroupId) {
+        if let Some(row) = self.groups.remove(&id) {
+            self.group_bytes -= usage::of_group(&row).total();
+        }
+    }
+
     fn assemble(self, id: AppId, horizon: Seq) -> Result<Option<App>, ApplyError> {
         let Some(row) = self.row else {
             // What `forget` emptied leaves nothing behind.
             let empty = self.attributes.is_empty()
                 && self.groups.is_empty()
-                && self.devices.is_empty()
+                && self.devices.rows.is_empty()
                 && self.messages.is_empty();
             return if empty { Ok(None) } else { Err(ApplyError::UnknownApp { app: id }) };
         };
-        let mut app = App::new(row);
+        let mut app = App::with_devices(row, self.devices);
         self.attributes.into_values().for_each(|row| app.put_attribute(row));
         self.groups.into_values().for_each(|row| app.put_group(row));
-        self.devices.into_values().for_each(|row| app.put_device(row));
         let mut records = Vec::new();
         for (id, (row, revisions)) in self.messages {
             if let Some(message) = assemble_message(&app, row, &revisions, horizon)? {

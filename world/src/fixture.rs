@@ -39,6 +39,7 @@ pub(crate) fn app(id: AppId) -> Change {
         environment: Environment::Sandbox,
         publishable_key: format!("pk {id}").into(),
         created_at: Millis(0),
+        quotas: crate::Quotas::default(),
     }))
 }
 

@@ -14,6 +14,7 @@ mod pmap;
 mod position;
 pub mod stream;
 mod upstream;
+mod usage;
 mod view;
 
 #[cfg(test)]
@@ -28,8 +29,8 @@ pub use log::{ChangeLog, LogBatch, LogRead};
 pub use message::{Message, Revision};
 pub use model::{
     AppRow, AttributeRow, Batch, Change, DevicePrivate, DeviceRow, Environment, GroupRow,
-    MessageRow, MessageState, Priority, PushChannel, PushToken, RevisionRecord, Row, SecretHash,
-    SetBy, Tag, Variant,
+    MessageRow, MessageState, Priority, PushChannel, PushToken, Quotas, RevisionRecord, Row,
+    SecretHash, SetBy, Tag, Variant,
 };
 pub use partition::Partition;
 pub use pmap::{Key, PMap};
@@ -38,4 +39,5 @@ pub use upstream::{
     Problem, ProfilePatch, Receipt, ReceiptKind, SEEN_DEVICES_MAX, UPSTREAM_BYTES_MAX,
     UpstreamError, UpstreamReply, UpstreamRequest,
 };
+pub use usage::Usage;
 pub use view::{App, Applied, ApplyError, Counts, MessageChange, World};

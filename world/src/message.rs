@@ -7,6 +7,7 @@ use std::sync::Arc;
 use carillon_expr::{Context, Expression, Limits, Schema, Term, Terms};
 
 use crate::pmap::PMap;
+use crate::usage;
 use crate::view::ApplyError;
 use crate::{DeviceRow, MessageId, MessageRow, MessageState, RevisionRecord, Seq, Tag};
 
@@ -93,6 +94,16 @@ impl Revision {
         self.variants.iter().position(|head| head.selector.as_ref().is_none_or(|(_, of)| fits(of)))
     }
 
+    /// What lies behind it, by the formula of [`usage`].
+    pub(crate) fn bytes(&self) -> u64 {
+        let selector = |(text, of): &(Arc<str>, Expression)| usage::of_expression(text, of);
+        let selectors: u64 =
+            self.variants.iter().filter_map(|head| head.selector.as_ref()).map(selector).sum();
+        usage::of_expression(&self.to_text, &self.to)
+            + usage::allocation(16 + size_of_val(&*self.variants))
+            + selectors
+    }
+
     fn expressions(&self) -> impl Iterator<Item = &Expression> {
         let selectors =
             self.variants.iter().filter_map(|head| head.selector.as_ref().map(|(_, of)| of));
@@ -119,6 +130,11 @@ impl Message {
     /// The recipients by the present revision.
     pub fn expression(&self) -> &Expression {
         &self.present().to
+    }
+
+    /// Whether it is or may become active.
+    pub fn is_live(&self) -> bool {
+        matches!(self.row.state, MessageState::Scheduled | MessageState::Active)
     }
 
     /// The seq of the last change.
@@ -180,6 +196,8 @@ pub(crate) struct Index {
     by_term: PMap<u64, Arc<Vec<MessageId>>>,
     /// Those without a necessary term.
     everyone: Arc<Vec<MessageId>>,
+    /// Entries of all lists.
+    postings: usize,
 }
 
 fn hash(term: &Term) -> u64 {
@@ -193,6 +211,13 @@ fn hash(term: &Term) -> u64 {
 struct Places {
     terms: Vec<u64>,
     everyone: bool,
+}
+
+impl Places {
+    /// In how many lists of the index the message stands.
+    fn entries(&self) -> usize {
+        self.terms.len() + usize::from(self.everyone)
+    }
 }
 
 fn places(message: Option<&Message>) -> Places {
@@ -221,6 +246,7 @@ impl Index {
         if old == new {
             return;
         }
+        self.postings = self.postings + new.entries() - old.entries();
         for term in old.terms.iter().filter(|term| new.terms.binary_search(term).is_err()) {
             let emptied = self.by_term.get_mut(*term).is_some_and(|list| {
                 drop_from(list, id);
@@ -243,13 +269,14 @@ impl Index {
         }
     }
 
-    /// Takes messages out of where they no longer stand: each was the second and is the third, which says less. One
-    /// pass over each list, so that a thousand messages of a long list cost hardly more than one.
-    pub(crate) fn shrink(&mut self, moved: &[(MessageId, Arc<Message>, Option<Arc<Message>>)]) {
+    /// Takes messages out of where they no longer stand. One pass over each list, so that a thousand messages of a
+    /// long list cost hardly more than one.
+    pub(crate) fn shrink(&mut self, shrunk: &[Shrunk]) {
         let mut by_term: HashMap<u64, Vec<MessageId>> = HashMap::new();
         let mut everyone = Vec::new();
-        for (id, before, after) in moved {
+        for Shrunk { id, before, after } in shrunk {
             let (old, new) = (places(Some(before)), places(after.as_deref()));
+            self.postings = self.postings + new.entries() - old.entries();
             let left = old.terms.iter().filter(|term| new.terms.binary_search(term).is_err());
             left.for_each(|term| by_term.entry(*term).or_default().push(*id));
             if old.everyone && !new.everyone {
@@ -266,6 +293,19 @@ impl Index {
             }
         }
         drop_all_from(&mut self.everyone, &mut everyone);
+    }
+
+    /// By the formula of [`usage`].
+    pub(crate) fn bytes(&self) -> u64 {
+        self.by_term.len() as u64 * usage::INDEX_TERM + self.postings as u64 * usage::INDEX_POSTING
+    }
+
+    /// What [`Index::bytes`] has to be: walks over everything.
+    pub(crate) fn surveyed(&self) -> u64 {
+        let postings = self.by_term.values().map(|list| list.len()).sum::<usize>();
+        let postings = postings + self.everyone.len();
+        self.by_term.values().count() as u64 * usage::INDEX_TERM
+            + postings as u64 * usage::INDEX_POSTING
     }
 
     /// All messages that may be addressed to `device` by any retained revision. Sorted, without repeats.
@@ -287,6 +327,13 @@ impl Index {
         ids.dedup();
         ids
     }
+}
+
+/// A message that says less than it did: it lost revisions, or all of itself.
+pub(crate) struct Shrunk {
+    pub(crate) id: MessageId,
+    pub(crate) before: Arc<Message>,
+    pub(crate) after: Option<Arc<Message>>,
 }
 
 fn add_to(list: &mut Arc<Vec<MessageId>>, id: MessageId) {
@@ -313,7 +360,10 @@ fn drop_all_from(list: &mut Arc<Vec<MessageId>>, gone: &mut [MessageId]) {
 /// Which message changed at which seq, oldest first, from the horizon on. In chunks, so that a clone that changes
 /// copies the list of chunks and one chunk, not a million records.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Records(Arc<Vec<RecordChunk>>);
+pub(crate) struct Records {
+    chunks: Arc<Vec<RecordChunk>>,
+    len: usize,
+}
 
 /// Not empty, oldest first.
 type RecordChunk = Arc<Vec<(Seq, MessageId)>>;
@@ -323,18 +373,23 @@ const RECORDS_PER_CHUNK: usize = 512;
 impl Records {
     /// `seq` is greater than all before.
     pub(crate) fn push(&mut self, seq: Seq, id: MessageId) {
-        let chunks = Arc::make_mut(&mut self.0);
+        self.len += 1;
+        let chunks = Arc::make_mut(&mut self.chunks);
         match chunks.last_mut() {
             Some(chunk) if chunk.len() < RECORDS_PER_CHUNK => Arc::make_mut(chunk).push((seq, id)),
             _ => chunks.push(Arc::new(vec![(seq, id)])),
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// The records with a greater seq.
     pub(crate) fn after(&self, seq: Seq) -> impl Iterator<Item = (Seq, MessageId)> {
         let from =
-            self.0.partition_point(|chunk| chunk.last().is_some_and(|(last, _)| *last <= seq));
-        self.0[from..]
+            self.chunks.partition_point(|chunk| chunk.last().is_some_and(|(last, _)| *last <= seq));
+        self.chunks[from..]
             .iter()
             .flat_map(|chunk| chunk.iter().copied())
             .skip_while(move |(at, _)| *at <= seq)
@@ -343,20 +398,20 @@ impl Records {
     /// At least how many records have a greater seq, without looking at them: counts the whole of the first chunk.
     pub(crate) fn count_after(&self, seq: Seq) -> usize {
         let from =
-            self.0.partition_point(|chunk| chunk.last().is_some_and(|(last, _)| *last <= seq));
-        self.0[from..].iter().map(|chunk| chunk.len()).sum()
+            self.chunks.partition_point(|chunk| chunk.last().is_some_and(|(last, _)| *last <= seq));
+        self.chunks[from..].iter().map(|chunk| chunk.len()).sum()
     }
 
     /// Whether there is a record up to `horizon`.
     pub(crate) fn reach(&self, horizon: Seq) -> bool {
-        let oldest = self.0.first().and_then(|chunk| chunk.first());
+        let oldest = self.chunks.first().and_then(|chunk| chunk.first());
         oldest.is_some_and(|(seq, _)| *seq <= horizon)
     }
 
     /// Takes out the records up to `horizon`.
     pub(crate) fn purge(&mut self, horizon: Seq) -> Vec<MessageId> {
         let mut ids = Vec::new();
-        let chunks = Arc::make_mut(&mut self.0);
+        let chunks = Arc::make_mut(&mut self.chunks);
         let whole =
             chunks.partition_point(|chunk| chunk.last().is_some_and(|(last, _)| *last <= horizon));
         for chunk in chunks.drain(..whole) {
@@ -368,6 +423,7 @@ impl Records {
                 ids.extend(Arc::make_mut(chunk).drain(..old).map(|(_, id)| id));
             }
         }
+        self.len -= ids.len();
         ids.sort_unstable();
         ids.dedup();
         ids

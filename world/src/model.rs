@@ -46,6 +46,20 @@ pub struct AppRow {
     /// Ships inside the app's binary: it names the app to enrolment and proves nothing.
     pub publishable_key: Arc<str>,
     pub created_at: Millis,
+    /// Only at central and in the store; empty everywhere else.
+    #[serde(skip)]
+    pub quotas: Quotas,
+}
+
+/// What an app may hold; `None` is central's default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quotas {
+    pub devices_max: Option<u64>,
+    pub groups_max: Option<u64>,
+    /// Messages that are scheduled or active.
+    pub live_messages_max: Option<u64>,
+    /// Bytes of [`Usage::bodies`](crate::Usage::bodies).
+    pub bodies_bytes_max: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

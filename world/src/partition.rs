@@ -4,7 +4,7 @@
 //! mixed first, so partitions are even even where ids were chosen by hand.
 
 use crate::pmap::{Key, mix};
-use crate::{Change, Row};
+use crate::{AppId, Change, Row};
 
 const MESSAGE_BITS: u32 = 8;
 const DEVICE_BITS: u32 = 10;
@@ -37,7 +37,7 @@ impl Partition {
         (0..Partition::COUNT as u16).map(Partition)
     }
 
-    fn of_message(id: impl Key) -> Partition {
+    pub(crate) fn of_message(id: impl Key) -> Partition {
         Partition(MESSAGES_FROM + (mix(id.bits()) >> (64 - MESSAGE_BITS)) as u16)
     }
 
@@ -67,6 +67,22 @@ impl Row {
 }
 
 impl Change {
+    /// The app that it is about; `None` if it concerns all.
+    pub(crate) fn app(&self) -> Option<AppId> {
+        Some(match self {
+            Change::App(row) => row.id,
+            Change::Attribute(row) => row.app,
+            Change::Group(row) => row.app,
+            Change::Device(row) => row.app,
+            Change::Message(row) => row.app,
+            Change::AttributeGone { app, .. }
+            | Change::GroupGone { app, .. }
+            | Change::DeviceGone { app, .. }
+            | Change::MessageState { app, .. } => *app,
+            Change::Purge { .. } => return None,
+        })
+    }
+
     /// `None` if it concerns them all.
     pub fn partition(&self) -> Option<Partition> {
         Some(match self {

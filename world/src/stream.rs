@@ -65,7 +65,7 @@ pub use frame::{
     LinkToken, MoreAwaits, Progress, RefusalCode, Refused, SnapshotBegin, Stamps, VERSIONS,
     Welcome,
 };
-pub use receiver::{Action, ReceiveError, Receiver, ReceiverConfig, WriteQueueFull};
+pub use receiver::{Action, ReceiveError, Receiver, ReceiverConfig, Unserved, WriteQueueFull};
 pub use sender::{Outgoing, Sender, SenderConfig, SenderError, SenderEvent};
 
 #[cfg(test)]

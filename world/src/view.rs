@@ -10,9 +10,11 @@ use std::sync::Arc;
 use carillon_expr::{Schema, Type};
 use serde::{Deserialize, Serialize};
 
-use crate::message::{Index, Message, Records, Revision};
+use crate::builder::Devices;
+use crate::message::{Index, Message, Records, Revision, Shrunk};
 use crate::partition::Slice;
 use crate::pmap::PMap;
+use crate::usage::{self, Usage};
 use crate::{
     AppId, AppRow, AttributeId, AttributeRow, Batch, Change, DeviceId, DeviceRow, GroupId,
     GroupRow, Judgement, Lineage, MessageId, Partition, Position, RevisionRecord, Row, Seq,
@@ -115,11 +117,16 @@ pub struct App {
     messages: PMap<MessageId, Arc<Message>>,
     index: Index,
     records: Records,
+    /// Messages that are scheduled or active.
+    live_messages: u64,
+    /// Of everything but the index and the records, which count for themselves.
+    usage: Usage,
 }
 
 impl App {
     pub(crate) fn new(row: Arc<AppRow>) -> App {
         App {
+            usage: usage::of_app(&row),
             row,
             attributes: Arc::default(),
             attribute_names: Arc::default(),
@@ -130,7 +137,19 @@ impl App {
             messages: PMap::new(),
             index: Index::default(),
             records: Records::default(),
+            live_messages: 0,
         }
+    }
+
+    /// The app with these devices and nothing else.
+    pub(crate) fn with_devices(row: Arc<AppRow>, devices: Devices) -> App {
+        let mut app = App::new(row);
+        app.usage.add(&devices.usage);
+        app.devices = devices.rows;
+        for (group, members) in devices.members.into_iter().filter(|(_, members)| *members > 0) {
+            app.members.insert(group, members);
+        }
+        app
     }
 
     pub fn row(&self) -> &Arc<AppRow> {
@@ -207,6 +226,31 @@ impl App {
         self.messages.len()
     }
 
+    /// Messages that are scheduled or active.
+    pub fn live_messages(&self) -> u64 {
+        self.live_messages
+    }
+
+    /// The RAM that the app takes.
+    pub fn usage(&self) -> Usage {
+        let mut usage = self.usage;
+        usage.indexes += self.index.bytes();
+        usage.revisions += self.records.len() as u64 * usage::RECORD;
+        usage
+    }
+
+    /// What [`App::usage`] has to be: walks over everything.
+    pub fn surveyed(&self) -> Usage {
+        let mut usage = usage::of_app(&self.row);
+        self.attributes.values().for_each(|row| usage.add(&usage::of_attribute(row)));
+        self.groups.values().for_each(|row| usage.add(&usage::of_group(row)));
+        self.devices.values().for_each(|row| usage.add(&usage::of_device(row)));
+        self.messages.values().for_each(|message| usage.add(&usage::of_message(message)));
+        usage.indexes += self.index.surveyed();
+        usage.revisions += self.records.after(Seq::ZERO).count() as u64 * usage::RECORD;
+        usage
+    }
+
     /// The messages of which a retained revision refers to the attribute.
     pub fn references_attribute(&self, id: AttributeId) -> Vec<MessageId> {
         self.referring(|e| e.attributes().binary_search(&id).is_ok())
@@ -230,8 +274,15 @@ impl App {
         &self.records
     }
 
+    fn put_row(&mut self, row: Arc<AppRow>) {
+        self.usage.subtract(&usage::of_app(&self.row));
+        self.usage.add(&usage::of_app(&row));
+        self.row = row;
+    }
+
     pub(crate) fn put_attribute(&mut self, row: Arc<AttributeRow>) {
         self.drop_attribute(row.id);
+        self.usage.add(&usage::of_attribute(&row));
         Arc::make_mut(&mut self.attribute_names).insert(row.name.clone(), row.id);
         Arc::make_mut(&mut self.attributes).insert(row.id, row);
     }
@@ -239,11 +290,13 @@ impl App {
     pub(crate) fn drop_attribute(&mut self, id: AttributeId) {
         if let Some(row) = Arc::make_mut(&mut self.attributes).remove(&id) {
             Arc::make_mut(&mut self.attribute_names).remove(&row.name);
+            self.usage.subtract(&usage::of_attribute(&row));
         }
     }
 
     pub(crate) fn put_group(&mut self, row: Arc<GroupRow>) {
         self.drop_group(row.id);
+        self.usage.add(&usage::of_group(&row));
         self.group_names.add(&row.name, row.id);
         self.groups.insert(row.id, row);
     }
@@ -251,11 +304,16 @@ impl App {
     pub(crate) fn drop_group(&mut self, id: GroupId) {
         if let Some(row) = self.groups.remove(id) {
             self.group_names.remove(&row.name, id);
+            self.usage.subtract(&usage::of_group(&row));
         }
     }
 
     pub(crate) fn put_device(&mut self, row: Arc<DeviceRow>) {
         let before = self.devices.insert(row.id, row.clone());
+        self.usage.add(&usage::of_device(&row));
+        if let Some(before) = &before {
+            self.usage.subtract(&usage::of_device(before));
+        }
         if before.as_ref().is_some_and(|before| before.groups == row.groups) {
             return;
         }
@@ -265,6 +323,9 @@ impl App {
 
     pub(crate) fn drop_device(&mut self, id: DeviceId) {
         let before = self.devices.remove(id);
+        if let Some(before) = &before {
+            self.usage.subtract(&usage::of_device(before));
+        }
         self.count(before.iter().flat_map(|before| before.groups.iter()), false);
     }
 
@@ -283,9 +344,27 @@ impl App {
     /// Puts a message where `before` stood.
     pub(crate) fn put_message(&mut self, message: Message) -> Option<Arc<Message>> {
         let id = message.row().id;
-        let before = self.messages.insert(id, Arc::new(message));
-        self.index.replace(id, before.as_deref(), self.messages.get(id).map(|m| &**m));
+        let message = Arc::new(message);
+        let before = self.messages.insert(id, message.clone());
+        self.replaced(id, before.as_deref(), Some(&message));
         before
+    }
+
+    /// Brings everything that is derived from a message after it.
+    fn replaced(&mut self, id: MessageId, before: Option<&Message>, after: Option<&Message>) {
+        self.index.replace(id, before, after);
+        self.account(before, after);
+    }
+
+    fn account(&mut self, before: Option<&Message>, after: Option<&Message>) {
+        if let Some(after) = after {
+            self.usage.add(&usage::of_message(after));
+            self.live_messages += u64::from(after.is_live());
+        }
+        if let Some(before) = before {
+            self.usage.subtract(&usage::of_message(before));
+            self.live_messages -= u64::from(before.is_live());
+        }
     }
 
     pub(crate) fn record(&mut self, seq: Seq, id: MessageId) {
@@ -301,17 +380,18 @@ impl App {
 
     /// Cost: the messages that changed up to `horizon`, and the lists of the index that those stand in.
     fn purge(&mut self, horizon: Seq) {
-        let mut moved = Vec::new();
+        let mut shrunk = Vec::new();
         for id in self.records.purge(horizon) {
             let Some(before) = self.messages.get(id).cloned() else { continue };
             let after = before.purged(horizon).map(Arc::new);
+            self.account(Some(&before), after.as_deref());
             match &after {
                 Some(message) => drop(self.messages.insert(id, message.clone())),
                 None => drop(self.messages.remove(id)),
             }
-            moved.push((id, before, after));
+            shrunk.push(Shrunk { id, before, after });
         }
-        self.index.shrink(&moved);
+        self.index.shrink(&shrunk);
     }
 }
 
@@ -349,6 +429,8 @@ pub struct World {
     seq: Seq,
     horizon: Seq,
     apps: PMap<AppId, Arc<App>>,
+    /// The sum over the apps.
+    usage: Usage,
 }
 
 impl World {
@@ -364,7 +446,9 @@ impl World {
         horizon: Seq,
         apps: PMap<AppId, Arc<App>>,
     ) -> World {
-        World { shard, lineage: Arc::new(lineage), seq, horizon, apps }
+        let mut usage = Usage::ZERO;
+        apps.values().for_each(|app| usage.add(&app.usage()));
+        World { shard, lineage: Arc::new(lineage), seq, horizon, apps, usage }
     }
 
     pub fn shard(&self) -> ShardId {
@@ -424,6 +508,18 @@ impl World {
         counts
     }
 
+    /// The RAM that the world takes.
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// What [`World::usage`] has to be: walks over everything.
+    pub fn surveyed(&self) -> Usage {
+        let mut usage = Usage::ZERO;
+        self.apps().for_each(|app| usage.add(&app.surveyed()));
+        usage
+    }
+
     /// The rows of one partition, by app in a stable order.
     pub fn partition_rows(&self, partition: Partition) -> Vec<Row> {
         let mut rows = Vec::new();
@@ -462,8 +558,11 @@ impl World {
         }
         let mut applied = Applied::default();
         for (seq, change) in batch.numbered() {
+            let before = self.usage_of(change.app());
             self.apply_one(seq, change, &mut applied)?;
             self.seq = seq;
+            self.usage.add(&self.usage_of(change.app()));
+            self.usage.subtract(&before);
         }
         Ok(applied)
     }
@@ -477,7 +576,7 @@ impl World {
         applied.schema_changed |= change.partition().is_some_and(|partition| partition.get() == 0);
         match change {
             Change::App(row) => match self.apps.get_mut(row.id) {
-                Some(app) => Arc::make_mut(app).row = row.clone(),
+                Some(app) => Arc::make_mut(app).put_row(row.clone()),
                 None => drop(self.apps.insert(row.id, Arc::new(App::new(row.clone())))),
             },
             Change::Attribute(row) => self.app_mut(row.app)?.put_attribute(row.clone()),
@@ -525,6 +624,18 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Of one app, or of all.
+    fn usage_of(&self, app: Option<AppId>) -> Usage {
+        match app {
+            Some(id) => self.app(id).map_or(Usage::ZERO, App::usage),
+            None => {
+                let mut usage = Usage::ZERO;
+                self.apps().for_each(|app| usage.add(&app.usage()));
+                usage
+            }
+        }
     }
 
     fn app_mut(&mut self, id: AppId) -> Result<&mut App, ApplyError> {

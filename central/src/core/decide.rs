@@ -44,6 +44,7 @@ pub(crate) fn decide(ledger: &mut Ledger, now: Millis, write: &Write) -> Decided
         Write::CreateApp { id, name, environment, publishable_key } => {
             apps::create(ledger, now, *id, name, *environment, publishable_key)
         }
+        Write::SetQuotas { app, edit } => apps::set_quotas(ledger, *app, edit),
         Write::DeclareAttribute { app, id, name, kind, set_by } => {
             apps::declare(ledger, *app, *id, name, *kind, *set_by)
         }
@@ -65,13 +66,13 @@ pub(crate) fn decide(ledger: &mut Ledger, now: Millis, write: &Write) -> Decided
         Write::EditMessage(edit) => messages::edit(ledger, now, edit),
         Write::RecallMessage { app, id } => messages::recall(ledger, *app, *id),
         Write::Enrol { publishable_key, device, secret, profile } => {
-            selves::enrol(ledger, now, publishable_key, *device, *secret, profile)
+            for_device(selves::enrol(ledger, now, publishable_key, *device, *secret, profile))
         }
         Write::Session { app, device, secret } => {
             Ok(selves::session(&ledger.committed, *app, *device, secret)?)
         }
         Write::PatchSelf { app, device, generation, edit } => {
-            selves::patch(ledger, now, (*app, *device, *generation), edit)
+            for_device(selves::patch(ledger, now, (*app, *device, *generation), edit))
         }
         Write::Forget { app, device, generation } => {
             selves::forget(ledger, *app, *device, *generation)
@@ -81,6 +82,13 @@ pub(crate) fn decide(ledger: &mut Ledger, now: Millis, write: &Write) -> Decided
         }
         Write::Seen { app, devices } => selves::seen(ledger, now, *app, devices),
     }
+}
+
+fn for_device(decided: Decided) -> Decided {
+    decided.map_err(|fault| match fault {
+        Fault::Refused(problem) => Fault::Refused(problem::for_device(problem)),
+        broken @ Fault::Broken(_) => broken,
+    })
 }
 
 fn app_of(ledger: &Ledger, app: AppId) -> Result<&App, Problem> {

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use carillon_persist::{BatchUpkeep, ReceiptRow, SeenRow};
 use carillon_world::{ApplyError, Batch, Change, Epoch, Millis, Position, Seq, World};
 
+use super::budget::Budgets;
+use super::decide::Fault;
 use super::idempotency::{KeyRecord, Keys};
 use super::limits::{BATCH_BYTES_MAX, BATCH_CHANGES_MAX};
 use super::schedule::Schedule;
@@ -75,6 +77,7 @@ impl Draft {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     limits: BatchLimits,
+    pub(crate) budgets: Budgets,
     pub(crate) committed: State,
     pub(crate) ahead: State,
     pub(crate) batches: VecDeque<Draft>,
@@ -88,6 +91,7 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn new(
         limits: BatchLimits,
+        budgets: Budgets,
         world: World,
         keys: Vec<KeyRecord>,
         seen: LastSeen,
@@ -97,6 +101,7 @@ impl Ledger {
         let ahead = committed.clone();
         Ledger {
             limits,
+            budgets,
             committed,
             ahead,
             batches: VecDeque::new(),
@@ -185,6 +190,21 @@ impl Ledger {
         open.bytes += bytes;
         open.changes.extend(batch.changes);
         Ok(())
+    }
+
+    /// As [`Ledger::put`], for what a caller adds: refuses what would make the world too large. What a caller takes
+    /// away, and what falls due, is put without being asked.
+    ///
+    /// # Errors
+    /// 507 `world-full`, with nothing put; or as [`Ledger::put`].
+    pub(crate) fn grow(&mut self, changes: Vec<Change>) -> Result<(), Fault> {
+        if !self.budgets.has_room(self.world()) {
+            // Rare, and a state is cheap to copy, so it is tried out instead of computed in another way.
+            let mut trial = self.ahead.clone();
+            trial.apply(&Batch { first: self.next_seq(), changes: changes.clone() })?;
+            self.budgets.admit(&self.ahead.world.usage(), &trial.world.usage())?;
+        }
+        Ok(self.put(changes)?)
     }
 
     /// Remembers a key and its answer with the changes that were put last.

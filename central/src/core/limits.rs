@@ -28,7 +28,6 @@ pub const DEVICE_TTL: u64 = 180 * 24 * 60 * 60 * 1000;
 pub const APP_NAME_BYTES_MAX: usize = 128;
 pub const APPS_MAX: usize = 10_000;
 pub const ATTRIBUTES_PER_APP_MAX: usize = 1_000;
-pub const GROUPS_PER_APP_MAX: usize = 1_000_000;
 
 /// A device's row is at most 256 × 1 KiB + 1,024 × 9 B + 10 × 4 KiB, well below the 1 MiB of a record.
 pub const DEVICE_ATTRIBUTES_MAX: usize = 256;

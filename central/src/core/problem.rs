@@ -47,6 +47,34 @@ pub fn limit(detail: impl Into<String>) -> Problem {
     problem(422, "limit", "A limit is reached", detail)
 }
 
+/// `used` and `more`: what the app has of it, and what the write would add.
+pub fn quota_exceeded(quota: &str, limit: u64, used: u64, more: u64) -> Problem {
+    let detail = format!("the app's {quota} is {limit}: it has {used}, and this needs {more} more");
+    let extra = Some(json!({"quota": quota, "limit": limit, "used": used}).to_string());
+    Problem { extra, ..problem(403, "quota-exceeded", "The app's quota is used up", detail) }
+}
+
+/// The world would take `bytes` and may take `bytes_max`.
+pub fn world_full(bytes: u64, bytes_max: u64) -> Problem {
+    let detail = format!(
+        "the world would take {bytes} bytes of memory and world_bytes_max is {bytes_max}; delete something, or raise it \
+         where every edge has the memory"
+    );
+    let extra = Some(json!({"world_bytes": bytes, "world_bytes_max": bytes_max}).to_string());
+    Problem { extra, ..problem(507, "world-full", "The world is full", detail) }
+}
+
+/// As a device may know it: how much an app or the world holds is not its business.
+pub fn for_device(problem: Problem) -> Problem {
+    match problem.code.as_str() {
+        "quota-exceeded" | "world-full" => {
+            let detail = "there is no room for this at present".to_owned();
+            Problem { detail, extra: None, ..problem }
+        }
+        _ => problem,
+    }
+}
+
 pub fn too_large(detail: impl Into<String>) -> Problem {
     problem(413, "too-large", "Too large", detail)
 }

@@ -129,6 +129,7 @@ mod tests {
             environment: Environment::Sandbox,
             publishable_key: "k".into(),
             created_at: Millis(0),
+            quotas: carillon_world::Quotas::default(),
         };
         apply(&mut state, Change::App(Arc::new(row)));
         state

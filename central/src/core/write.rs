@@ -8,7 +8,7 @@ use std::sync::Arc;
 use carillon_expr::{AttributeId, GroupId, Type};
 use carillon_world::{
     AppId, AppRow, AttributeRow, DeviceId, DeviceRow, Environment, GroupRow, MessageId, MessageRow,
-    MessageState, Millis, Position, Priority, SecretHash, Seq, SetBy,
+    MessageState, Millis, Position, Priority, Quotas, SecretHash, Seq, SetBy,
 };
 use carillon_world::{Problem, Receipt};
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,10 @@ pub enum Write {
         name: Arc<str>,
         environment: Environment,
         publishable_key: Arc<str>,
+    },
+    SetQuotas {
+        app: AppId,
+        edit: QuotaEdit,
     },
     DeclareAttribute {
         app: AppId,
@@ -125,6 +129,26 @@ pub enum Write {
     },
 }
 
+/// New quotas of an app; what it does not name stays, `Some(None)` goes back to central's default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuotaEdit {
+    pub devices_max: Option<Option<u64>>,
+    pub groups_max: Option<Option<u64>>,
+    pub live_messages_max: Option<Option<u64>>,
+    pub bodies_bytes_max: Option<Option<u64>>,
+}
+
+impl QuotaEdit {
+    pub(crate) fn applied_to(&self, before: Quotas) -> Quotas {
+        Quotas {
+            devices_max: self.devices_max.unwrap_or(before.devices_max),
+            groups_max: self.groups_max.unwrap_or(before.groups_max),
+            live_messages_max: self.live_messages_max.unwrap_or(before.live_messages_max),
+            bodies_bytes_max: self.bodies_bytes_max.unwrap_or(before.bodies_bytes_max),
+        }
+    }
+}
+
 /// A key under which a write may be repeated, and the hash of the request that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey {
@@ -208,6 +232,8 @@ pub struct MembersReport {
     pub unknown: Vec<DeviceId>,
     /// Devices that are in as many groups as a device can be.
     pub full: Vec<DeviceId>,
+    /// Why what comes after was not done.
+    pub refused: Option<Problem>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

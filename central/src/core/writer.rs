@@ -23,6 +23,7 @@ use std::sync::Arc;
 use carillon_persist::{Committed, IdempotencyRow, Kept, StoreBatch};
 use carillon_world::{Batch, Change, Epoch, Lineage, Millis, Seq, World};
 
+use super::budget::Budgets;
 use super::decide::{Fault, decide};
 use super::idempotency::KeyRecord;
 pub use super::ledger::BatchLimits;
@@ -59,6 +60,8 @@ pub struct WriterConfig {
     pub purge_pause: u64,
     /// What one batch may hold.
     pub batch: BatchLimits,
+    /// What may grow, and how far.
+    pub budgets: Budgets,
 }
 
 impl Default for WriterConfig {
@@ -70,6 +73,7 @@ impl Default for WriterConfig {
             purge_step: PURGE_STEP,
             purge_pause: PURGE_PAUSE,
             batch: BatchLimits::default(),
+            budgets: Budgets::default(),
         }
     }
 }
@@ -126,7 +130,7 @@ impl Writer {
         let since = seen.open(&kept, config.device_ttl, now);
         Writer {
             upkeep: Upkeep::new(config, now, world.seq(), kept, since),
-            ledger: Ledger::new(config.batch, world, keys, seen),
+            ledger: Ledger::new(config.batch, config.budgets, world, keys, seen),
             stage: Stage::Free,
             replies: VecDeque::new(),
             pending: 0,

@@ -100,7 +100,7 @@ impl utoipa::Modify for Bearer {
 fn routes() -> (Router<Api>, utoipa::openapi::OpenApi) {
     let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(apps::create, apps::list))
-        .routes(routes!(apps::get))
+        .routes(routes!(apps::get, apps::patch))
         .routes(routes!(attributes::list))
         .routes(routes!(attributes::declare, attributes::delete))
         .routes(routes!(groups::create, groups::list))
@@ -233,6 +233,7 @@ mod tests {
             "GET /v1/apps/{app}/groups/{group}",
             "GET /v1/apps/{app}/messages",
             "GET /v1/apps/{app}/messages/{message}",
+            "PATCH /v1/apps/{app}",
             "PATCH /v1/apps/{app}/devices/{device}",
             "PATCH /v1/apps/{app}/groups/{group}",
             "PATCH /v1/apps/{app}/messages/{message}",

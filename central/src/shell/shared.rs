@@ -10,7 +10,8 @@ use tokio::sync::watch;
 
 use super::clock::Clock;
 use super::opening::Opened;
-use crate::config::Config;
+use crate::config::{Budgets, Config};
+use crate::core::budget::is_nearly_full;
 use crate::core::writer::Published;
 use crate::metrics::Metrics;
 
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
+    pub(crate) budgets: Budgets,
     world: ArcSwap<World>,
     /// A lock, because every link reads it and the writer alone changes it, for the time of one push. Never held
     /// across an `.await`.
@@ -53,21 +55,27 @@ impl Shared {
     pub(crate) fn new(config: &Config, opened: &Opened) -> Shared {
         let metrics = Metrics::new();
         metrics.world(&opened.loaded.world);
+        let budget = config.writer.budgets.world_bytes_max;
+        metrics.world_bytes_max.set(i64::try_from(budget).unwrap_or(i64::MAX));
         metrics.store_up.set(1);
         metrics.store_durable.set(opened.durable.into());
-        Shared {
+        let shared = Shared {
             shard: config.shard,
             clock: Clock::new(opened.clock_read_at, opened.clock),
             health: Health {
                 ready: AtomicBool::new(true),
                 store_up: AtomicBool::new(true),
                 durable: opened.durable,
+                nearly_full: AtomicBool::new(false),
             },
             metrics,
+            budgets: config.writer.budgets,
             log: RwLock::new(ChangeLog::new(config.log_bytes_max, opened.loaded.world.seq())),
             world: ArcSwap::from_pointee(opened.loaded.world.clone()),
             published: watch::Sender::new(0),
-        }
+        };
+        shared.note_usage(opened.loaded.world.usage().total());
+        shared
     }
 
     /// The newest durable world.
@@ -92,6 +100,7 @@ impl Shared {
     /// Shows readers and links what became durable: first the world, then the log, then the wake.
     pub(crate) fn publish(&self, published: Published) {
         self.metrics.world(&published.world);
+        self.note_usage(published.world.usage().total());
         self.world.store(published.world);
         if let Some((epoch, batch)) = published.batch {
             let frame = encode_batch(epoch, &batch);
@@ -107,6 +116,23 @@ impl Shared {
         self.published.send_modify(|count| *count = count.wrapping_add(1));
     }
 
+    /// Says once when the world becomes nearly full, and once when it is no more.
+    pub(crate) fn note_usage(&self, bytes: u64) {
+        let bytes_max = self.budgets.world_bytes_max;
+        let was = self.health.is_nearly_full();
+        let is = is_nearly_full(bytes, bytes_max, was);
+        self.health.nearly_full.store(is, Ordering::Relaxed);
+        match (was, is) {
+            (false, true) => tracing::warn!(
+                bytes,
+                bytes_max,
+                "the world takes more than 80 % of world_bytes_max; beyond it what grows is refused with 507"
+            ),
+            (true, false) => tracing::info!(bytes, bytes_max, "there is room in the world again"),
+            _ => {}
+        }
+    }
+
     pub(crate) fn set_store_up(&self, up: bool) {
         self.health.store_up.store(up, Ordering::Relaxed);
         self.metrics.store_up.set(i64::from(up));
@@ -119,6 +145,7 @@ pub(crate) struct Health {
     store_up: AtomicBool,
     /// As of the start; a store that becomes unsafe later is not used, unless it is allowed to be.
     durable: bool,
+    nearly_full: AtomicBool,
 }
 
 impl Health {
@@ -134,6 +161,11 @@ impl Health {
     /// Whether what is acknowledged is safe with the store.
     pub(crate) fn is_durable(&self) -> bool {
         self.durable
+    }
+
+    /// Whether the world takes most of what it may.
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        self.nearly_full.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_unready(&self) {

@@ -49,7 +49,14 @@ async fn apps_are_created_once_and_found() {
     let position = created.headers["carillon-position"].to_str().unwrap();
     assert!(position.starts_with("0/") && position.ends_with("/1"), "{position}");
     let path = format!("/v1/apps/{}", app["id"].as_str().unwrap());
-    assert_eq!(bench.get(&path).await.json(200), app);
+    let found = bench.get(&path).await.json(200);
+    for (key, value) in app.as_object().unwrap() {
+        assert_eq!(&found[key], value, "{key}");
+    }
+    assert_eq!(
+        (&found["usage"]["devices"], &found["limits"]["groups_max"]),
+        (&json!(0), &json!(1_000_000))
+    );
     assert_eq!(bench.get("/v1/apps").await.json(200), json!({"apps": [app]}));
     bench
         .post("/v1/apps", json!({"name": "Shop", "environment": "sandbox"}))

@@ -126,7 +126,7 @@ async fn an_edge_gets_the_keys_the_shard_and_then_each_batch() {
     let app = bench.app().await;
     let mut edge = Edge::connect(&bench, LINK).await;
     let Some(Frame::Welcome(welcome)) = edge.next().await else { panic!("no welcome") };
-    assert_eq!((welcome.version, welcome.shard), (1, ShardId::FIRST));
+    assert_eq!((welcome.version, welcome.shard), (VERSIONS[0], ShardId::FIRST));
     let (mut keys, mut rows, mut chunks) = (None, 0, 0);
     while rows < 4 || keys.is_none() {
         match edge.next().await.expect("the link lives") {

@@ -58,6 +58,7 @@ pub(crate) fn world() -> World {
             environment: Environment::Sandbox,
             publishable_key: format!("pk-{name}").into(),
             created_at: Millis(0),
+            quotas: carillon_world::Quotas::default(),
         })));
     }
     let group = GroupRow { id: VIP, app: APP, name: "vip".into(), set_by: SetBy::Server };

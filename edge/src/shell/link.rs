@@ -15,7 +15,7 @@ use carillon_world::ShardId;
 use carillon_world::UpstreamReply;
 use carillon_world::stream::{
     Action, FrameDecoder, FrameError, KeyPurpose, Keys, LinkToken, ReceiveError, Receiver,
-    ReceiverConfig, RefusalCode, encode,
+    ReceiverConfig, RefusalCode, Unserved, encode,
 };
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -27,6 +27,7 @@ use tokio_rustls::client::TlsStream;
 use super::state::{Call, Phase, Published, Shared};
 use super::tls;
 use crate::core::keys::{KeyRing, Purpose};
+use crate::core::memory::Tightness;
 use crate::{CentralConfig, EdgeError};
 
 /// Bytes read at a time: a few records of TLS.
@@ -110,17 +111,20 @@ struct Link {
     next_id: u64,
     /// Sent, not yet answered.
     waiting: HashMap<u64, oneshot::Sender<UpstreamReply>>,
+    tightness: Tightness,
 }
 
 impl Link {
     fn new(shared: Arc<Shared>, target: Target, calls: mpsc::Receiver<Call>) -> Link {
         let config = ReceiverConfig {
             writes_max: shared.config.central.writes_max.get(),
+            world_bytes_max: shared.world_bytes_max,
             ..ReceiverConfig::default()
         };
         let token = LinkToken::new(shared.config.central.token.expose().as_bytes().to_vec());
         let receiver = Receiver::new(config, ShardId::FIRST, token, shared.config.name.clone());
-        Link { shared, target, calls, receiver, next_id: 0, waiting: HashMap::new() }
+        let tightness = Tightness::new(shared.world_bytes_max);
+        Link { shared, target, calls, receiver, next_id: 0, waiting: HashMap::new(), tightness }
     }
 
     async fn follow(mut self) {
@@ -135,6 +139,14 @@ impl Link {
             match &end {
                 LinkEnd::Receive(ReceiveError::Refused { code: RefusalCode::TOKEN, .. }) => {
                     tracing::error!(error, "central refuses this edge's token");
+                }
+                LinkEnd::Receive(ReceiveError::NoRoom { needed, available }) => {
+                    self.shared.set_needed(Some(*needed));
+                    tracing::error!(
+                        needed_bytes = needed,
+                        available_bytes = available,
+                        "central's world needs more memory than there is for it: not ready; tried again later"
+                    );
                 }
                 _ => tracing::warn!(error, "link to central ended"),
             }
@@ -223,9 +235,17 @@ impl Link {
                 } else {
                     Published::Applied(Arc::new(applied))
                 };
+                self.note_usage(world.usage().total());
                 self.shared.publish(world, changes);
             }
-            Action::Unserve => {
+            Action::Unserve(Unserved::NoRoom) => {
+                tracing::error!(
+                    available_bytes = self.shared.world_bytes_max,
+                    "there is no room for the world served beside the snapshot that comes; nothing is served until it is whole"
+                );
+                self.shared.withdraw();
+            }
+            Action::Unserve(Unserved::CutOff) => {
                 tracing::error!(
                     "a restore cut this edge's world off; it serves nothing until it has the restored one"
                 );
@@ -247,6 +267,21 @@ impl Link {
                     }
                 }
             }
+        }
+    }
+
+    fn note_usage(&mut self, bytes: u64) {
+        let available_bytes = self.shared.world_bytes_max;
+        match self.tightness.handle_usage(bytes) {
+            Some(true) => tracing::warn!(
+                bytes,
+                available_bytes,
+                "the world takes more than 90 % of the memory that there is for it"
+            ),
+            Some(false) => {
+                tracing::info!(bytes, available_bytes, "there is room for the world again");
+            }
+            None => {}
         }
     }
 

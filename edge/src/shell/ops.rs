@@ -133,13 +133,15 @@ fn answer<B>(shared: &Shared, registry: &Registry, request: &Request<B>) -> Resp
     response
 }
 
-/// Ready: there is a world to serve and keys to seal with, and the edge is not stopping. Central being down does not
+/// Ready: there is a world to serve and keys to seal with, central's world fits, and the edge is not stopping. Central being down does not
 /// make an edge unready, for every edge would be; how long it has been down is said.
 fn ready(shared: &Shared) -> (StatusCode, &'static str, String) {
     let world = shared.world.load();
     let seq = world.as_ref().map(|world| world.seq().get());
-    let ready = seq.is_some() && shared.keys.load().can_seal() && !shared.is_draining();
-    let body = serde_json::json!({
+    let needed = shared.needed();
+    let ready =
+        seq.is_some() && needed.is_none() && shared.keys.load().can_seal() && !shared.is_draining();
+    let mut body = serde_json::json!({
         "ready": ready,
         "world": seq.is_some(),
         "world_seq": seq,
@@ -147,6 +149,15 @@ fn ready(shared: &Shared) -> (StatusCode, &'static str, String) {
         "behind_seconds": shared.down_for().as_secs(),
         "draining": shared.is_draining(),
     });
+    if let Some(needed) = needed {
+        let available = shared.world_bytes_max;
+        body["memory"] = serde_json::json!({
+            "needed_bytes": needed,
+            "available_bytes": available,
+            "missing_bytes": needed.saturating_sub(available),
+            "detail": "central's world needs more memory than edge.memory_max leaves for it",
+        });
+    }
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, JSON, format!("{body}\n"))
 }

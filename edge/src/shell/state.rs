@@ -48,22 +48,33 @@ pub(crate) struct Shared {
     pub(crate) mailboxes: Vec<Mailbox>,
     limiter: Mutex<Limiter>,
     live: AtomicBool,
+    /// Bytes that worlds may take.
+    pub(crate) world_bytes_max: u64,
+    /// What central's world needs while that is more; `None` as soon as it fits.
+    needed: Mutex<Option<u64>>,
     /// Since when the link is down; `None` while it is up.
     down_since: Mutex<Option<Instant>>,
 }
 
 impl Shared {
-    pub(crate) fn new(config: Config, cores: usize, calls: mpsc::Sender<Call>) -> Arc<Shared> {
+    pub(crate) fn new(
+        config: Config,
+        cores: usize,
+        calls: mpsc::Sender<Call>,
+        world_bytes_max: u64,
+    ) -> Arc<Shared> {
         let limits = &config.limits;
         let limiter =
             Limiter::new(limits.enrol_every, limits.enrol_burst.get(), limits.enrol_sources_max);
         let mailbox = || Mailbox::new(limits.wake_changes_max);
+        let metrics = Metrics::default();
+        metrics.world_bytes_max.set(world_bytes_max.try_into().unwrap_or(i64::MAX));
         Arc::new(Shared {
             answer_limits: AnswerLimits {
                 bytes_max: limits.answer_bytes_max,
                 ..AnswerLimits::default()
             },
-            metrics: Metrics::default(),
+            metrics,
             world: ArcSwapOption::empty(),
             keys: ArcSwap::from_pointee(KeyRing::default()),
             phase: watch::Sender::new(Phase::Serving),
@@ -72,6 +83,8 @@ impl Shared {
             mailboxes: std::iter::repeat_with(mailbox).take(cores).collect(),
             limiter: Mutex::new(limiter),
             live: AtomicBool::new(false),
+            world_bytes_max,
+            needed: Mutex::new(None),
             down_since: Mutex::new(Some(Instant::now())),
             config,
         })
@@ -81,6 +94,8 @@ impl Shared {
     /// after a core has looked sees the world that the core was told of.
     pub(crate) fn publish(&self, world: Arc<World>, changes: Published) {
         self.metrics.world_seq.set(world.seq().get().try_into().unwrap_or(i64::MAX));
+        self.metrics.world_bytes.set(world.usage().total().try_into().unwrap_or(i64::MAX));
+        self.set_needed(None);
         self.world.store(Some(world));
         for mailbox in &self.mailboxes {
             mailbox.put(|mail| match &changes {
@@ -92,10 +107,21 @@ impl Shared {
 
     /// Serves nothing until the next publish: a restore cut the world off.
     pub(crate) fn withdraw(&self) {
+        self.metrics.world_bytes.set(0);
         self.world.store(None);
         for mailbox in &self.mailboxes {
             mailbox.put(Mail::add_everything);
         }
+    }
+
+    /// Bytes that central's world needs, while that is more than there are.
+    pub(crate) fn needed(&self) -> Option<u64> {
+        *lock(&self.needed)
+    }
+
+    pub(crate) fn set_needed(&self, needed: Option<u64>) {
+        *lock(&self.needed) = needed;
+        self.metrics.world_bytes_needed.set(needed.unwrap_or(0).try_into().unwrap_or(i64::MAX));
     }
 
     /// Whether the link to central is up.

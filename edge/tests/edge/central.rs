@@ -85,6 +85,7 @@ impl Central {
             environment: Environment::Sandbox,
             publishable_key: KEY.into(),
             created_at: Millis(0),
+            quotas: carillon_world::Quotas::default(),
         }))]);
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let accepting = central.clone();

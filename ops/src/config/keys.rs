@@ -122,6 +122,17 @@ settings! {
         /// Least pause between two such transactions; it is as long as the last one took, if that is
         /// longer.
         purge_pause: Duration = "10ms",
+        /// RAM that the world may take, as central counts it; what would grow it further is refused
+        /// with 507. Every edge has to hold the world, so it follows from the smallest of them.
+        world_bytes_max: ByteSize = "8GiB",
+        /// Devices of an app that has no quota of its own.
+        quota_devices: NonZeroUsize = "20000000",
+        /// Groups of an app that has no quota of its own.
+        quota_groups: NonZeroUsize = "1000000",
+        /// Scheduled and active messages of an app that has no quota of its own.
+        quota_live_messages: NonZeroUsize = "100000",
+        /// Message bodies of an app that has no quota of its own, ended ones until they are purged.
+        quota_bodies_bytes: ByteSize = "1GiB",
         /// Open connections to the admin API.
         connections_max: NonZeroUsize = "1024",
         /// Body of a request to the admin API, imports excepted; beyond it 413.
@@ -166,6 +177,9 @@ settings! {
         certificate_file: Option<PathBuf> = "",
         /// Key (PEM) of that certificate.
         key_file: Option<PathBuf> = "",
+        /// RAM that the process may take. A world that does not fit is not loaded, and the edge is not
+        /// ready. Not set: what the control group allows or the machine has left, whichever is less.
+        memory_max: Option<ByteSize> = "",
         /// Threads, each with a runtime and listeners of its own. Not set: one a core.
         cores: Option<NonZeroUsize> = "",
         /// Time over which parked polls are answered when the edge stops, and clients are asked to

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use carillon_central::config::{
-    AdminConfig, BatchLimits, LinkConfig, StoreConfig, Token as CentralToken, WriterConfig,
+    AdminConfig, BatchLimits, Budgets, LinkConfig, QuotaLimits, StoreConfig, Token as CentralToken,
+    WriterConfig,
 };
 use carillon_central::{Config as Central, Identity};
 use carillon_edge::{
@@ -114,7 +115,15 @@ pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
                 changes_max: central.batch_changes_max,
                 bytes_max: central.stream_window.0 / 4,
             },
-            ..WriterConfig::default()
+            budgets: Budgets {
+                world_bytes_max: central.world_bytes_max.0 as u64,
+                quotas: QuotaLimits {
+                    devices_max: central.quota_devices.get() as u64,
+                    groups_max: central.quota_groups.get() as u64,
+                    live_messages_max: central.quota_live_messages.get() as u64,
+                    bodies_bytes_max: central.quota_bodies_bytes.0 as u64,
+                },
+            },
         },
         write_timeout: central.write_timeout,
         log_bytes_max: central.log_bytes_max.0,
@@ -173,6 +182,7 @@ pub(crate) fn edge(settings: &Settings) -> Edge {
             enrol_sources_max: edge.enrol_sources_max.get(),
             ..Limits::default()
         },
+        memory_max: edge.memory_max.as_ref().map(|max| max.0 as u64),
         cores: edge.cores,
         drain_max: settings.process.drain_max,
         drain_spread: edge.drain_spread,

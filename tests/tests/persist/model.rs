@@ -10,7 +10,7 @@ use carillon_expr::{Number, Type, Value};
 use carillon_world::{
     AppId, AppRow, AttributeId, AttributeRow, Batch, Change, DeviceId, DevicePrivate, DeviceRow,
     Environment, GroupId, GroupRow, MessageId, MessageRow, MessageState, Millis, Priority,
-    PushChannel, PushToken, RevisionRecord, Row, SecretHash, Seq, SetBy, Tag, Variant,
+    PushChannel, PushToken, Quotas, RevisionRecord, Row, SecretHash, Seq, SetBy, Tag, Variant,
 };
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -324,6 +324,12 @@ impl Generator {
             environment: self.one_of(&[Environment::Sandbox, Environment::Production]),
             publishable_key: format!("pk_{:x}", self.random.random::<u64>()).into(),
             created_at: self.time(),
+            quotas: Quotas {
+                devices_max: self.random.random_bool(0.3).then(|| self.random.random()),
+                groups_max: self.random.random_bool(0.3).then_some(0),
+                live_messages_max: self.random.random_bool(0.3).then_some(1_000),
+                bodies_bytes_max: self.random.random_bool(0.3).then_some(u64::MAX),
+            },
         };
         ("app", Change::App(Arc::new(row)))
     }

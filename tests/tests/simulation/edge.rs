@@ -181,7 +181,9 @@ impl Sim {
                 }
                 self.mail_comes(edge);
             }
-            Action::Unserve => panic!("nothing was restored, so nothing is cut off"),
+            Action::Unserve(why) => {
+                panic!("nothing was restored and the room is unlimited: {why:?}")
+            }
             Action::Keys(keys) => self.edges[edge].keys = ring(keys),
             Action::Reply { id, body } => {
                 let reply = UpstreamReply::decode(&body).expect("central sends replies");

@@ -82,6 +82,7 @@ fn start() -> World {
         environment: Environment::Sandbox,
         publishable_key: "k".into(),
         created_at: Millis(0),
+        quotas: crate::Quotas::default(),
     };
     let group = |n: u64| {
         let name = format!("g{n}").into();

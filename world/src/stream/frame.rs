@@ -12,7 +12,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::{Batch, Counts, Epoch, Lineage, Millis, Position, Row, Seq, ShardId};
 
 /// The protocol versions that this build speaks, best first.
-pub const VERSIONS: &[u16] = &[1];
+pub const VERSIONS: &[u16] = &[2, 1];
+
+/// From this version on [`SnapshotBegin`] says how many bytes the world takes.
+pub(super) const VERSION_WITH_BYTES: u16 = 2;
 
 /// One frame, in either direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +142,9 @@ pub struct SnapshotBegin {
     pub from: Seq,
     /// Whether what the edge holds (apart from the void) counts. Else everything is void.
     pub resumed: bool,
+    /// The RAM that the whole world takes at an edge. `None` before version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// All rows of the partitions `from..=to` at the seq `stamp`.

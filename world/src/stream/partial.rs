@@ -53,6 +53,11 @@ impl Partial {
         }
     }
 
+    /// The RAM that what is there takes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.builder.usage().total()
+    }
+
     pub(super) fn applied(&self) -> Seq {
         self.applied
     }

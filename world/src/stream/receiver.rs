@@ -20,7 +20,9 @@ use super::{
     Envelope, EpochBatch, Frame, Heartbeat, Hello, Keys, LinkToken, Progress, RefusalCode,
     SnapshotBegin, VERSIONS, Welcome,
 };
-use crate::{Applied, ApplyError, Epoch, Judgement, Lineage, Position, Seq, ShardId, World};
+use crate::{
+    Applied, ApplyError, Counts, Epoch, Judgement, Lineage, Position, Seq, ShardId, World,
+};
 
 #[derive(Clone, Debug)]
 pub struct ReceiverConfig {
@@ -33,6 +35,9 @@ pub struct ReceiverConfig {
     pub frame_bytes_max: usize,
     /// Writes that may wait for their replies; not more than central allows.
     pub writes_max: usize,
+    /// The RAM that worlds may take, by the formula of [`Usage`](crate::Usage). While a snapshot comes that is the
+    /// world served and what is there of the next one.
+    pub world_bytes_max: u64,
 }
 
 impl Default for ReceiverConfig {
@@ -43,6 +48,7 @@ impl Default for ReceiverConfig {
             ack_delay: Duration::from_millis(50),
             frame_bytes_max: FRAME_BYTES_MAX,
             writes_max: 1024,
+            world_bytes_max: u64::MAX,
         }
     }
 }
@@ -54,12 +60,14 @@ pub struct Receiver {
     token: LinkToken,
     name: String,
     world: Option<Arc<World>>,
-    /// A batch did not apply to the world: it is served, but only a snapshot leads further.
+    /// A batch did not apply to the world, or had no room: it is served, but only a snapshot leads further.
     spoilt: bool,
     partial: Option<Partial>,
     /// The newest that was heard. World and partial are in its past.
     lineage: Option<Lineage>,
     head: Option<Seq>,
+    /// What the whole world of the walk under way will take, in bytes.
+    expected: u64,
     link: Option<Link>,
 }
 
@@ -104,13 +112,22 @@ pub enum Action {
         applied: Applied,
         snapshot: bool,
     },
-    /// A restore cut off the world: answer nothing from it.
-    Unserve,
+    /// Answer nothing from the world any more.
+    Unserve(Unserved),
     Keys(Keys),
     Reply {
         id: u64,
         body: Bytes,
     },
+}
+
+/// Why a world is not served any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unserved {
+    /// A restore cut it off.
+    CutOff,
+    /// Only without it there is room for the snapshot that comes.
+    NoRoom,
 }
 
 /// The connection is of no use any more. The world stays, and another connection goes on from it.
@@ -138,6 +155,9 @@ pub enum ReceiveError {
     /// The store behind central lost changes, and no restore was declared yet.
     #[error("a snapshot at {from} when {applied} is served in the same lineage")]
     Rollback { applied: Seq, from: Seq },
+    /// This machine has too little memory for the world. It may come to fit later.
+    #[error("the world needs {needed} bytes and {available} are available for it")]
+    NoRoom { needed: u64, available: u64 },
     #[error("apply")]
     Apply(#[from] ApplyError),
 }
@@ -151,7 +171,24 @@ impl Receiver {
     /// `name`: for people, at most [`Hello::EDGE_BYTES_MAX`] bytes.
     pub fn new(config: ReceiverConfig, shard: ShardId, token: LinkToken, name: String) -> Receiver {
         let (world, partial, lineage, head, link) = (None, None, None, None, None);
-        Receiver { config, shard, token, name, world, spoilt: false, partial, lineage, head, link }
+        Receiver {
+            config,
+            shard,
+            token,
+            name,
+            world,
+            spoilt: false,
+            partial,
+            lineage,
+            head,
+            expected: 0,
+            link,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_config(&mut self, config: ReceiverConfig) {
+        self.config = config;
     }
 
     /// The world to answer from, if there is one.
@@ -261,7 +298,7 @@ impl Receiver {
                 partial.take_chunk(chunk)?;
                 link.chunks += 1;
                 link.applied(now, bytes, self.config.ack_delay);
-                self.finish_walk()
+                self.go_on()
             }
             (_, Frame::Batch(body)) => {
                 self.settle(&unexpected)?;
@@ -327,7 +364,7 @@ impl Receiver {
         if !is_past(world.seq()) {
             self.world = None;
             self.head = None;
-            return Ok(Action::Unserve);
+            return Ok(Action::Unserve(Unserved::CutOff));
         }
         if lineage == known {
             return Ok(Action::Nothing);
@@ -353,7 +390,27 @@ impl Receiver {
         if let Some(link) = &mut self.link {
             link.stage = Stage::Walking;
         }
-        self.finish_walk()
+        self.expected = begin.bytes.unwrap_or_else(|| estimated(&begin.counts));
+        self.go_on()
+    }
+
+    /// Goes on with a walk if there is room for what is there and what will come.
+    fn go_on(&mut self) -> Result<Action, ReceiveError> {
+        let present = self.partial.as_ref().map_or(0, Partial::bytes);
+        let (needed, available) = (self.expected.max(present), self.config.world_bytes_max);
+        if needed > available {
+            self.partial = None;
+            return Err(ReceiveError::NoRoom { needed, available });
+        }
+        let action = self.finish_walk()?;
+        let walking = self.partial.is_some();
+        let served = self.world.as_ref().map(|world| world.usage().total());
+        if walking && served.is_some_and(|served| served > available - needed) {
+            self.world = None;
+            self.head = None;
+            return Ok(Action::Unserve(Unserved::NoRoom));
+        }
+        Ok(action)
     }
 
     /// Anything but a `SnapshotBegin` after the `Welcome` means that central goes on from the world.
@@ -380,7 +437,7 @@ impl Receiver {
         if let Some(partial) = self.partial.as_mut().filter(|_| link.stage == Stage::Walking) {
             partial.take_batch(body)?;
             link.applied(now, bytes, self.config.ack_delay);
-            return self.finish_walk();
+            return self.go_on();
         }
         let world = self.world.as_ref().ok_or(ReceiveError::Unexpected { frame: "Batch" })?;
         if last > world.seq() && first != world.seq().next() {
@@ -392,7 +449,14 @@ impl Receiver {
         }
         let mut next = World::clone(world);
         match next.apply(&body.batch) {
-            Ok(applied) => Ok(self.publish(next, applied, false)),
+            Ok(applied) => {
+                let (needed, available) = (next.usage().total(), self.config.world_bytes_max);
+                if needed > available && needed > world.usage().total() {
+                    self.spoilt = true;
+                    return Err(ReceiveError::NoRoom { needed, available });
+                }
+                Ok(self.publish(next, applied, false))
+            }
             Err(error) => {
                 self.spoilt = true;
                 Err(error.into())
@@ -516,6 +580,14 @@ impl Receiver {
             stamps: stamps.and_then(|(partial, lineage)| partial.stamps(lineage)),
         }
     }
+}
+
+/// About what a world takes of which only the counts are known, in bytes: generous, for it is asked only of a central
+/// of the release before.
+fn estimated(counts: &Counts) -> u64 {
+    const DEVICE: u64 = 800;
+    const MESSAGE: u64 = 4_000;
+    counts.devices.saturating_mul(DEVICE).saturating_add(counts.messages.saturating_mul(MESSAGE))
 }
 
 /// The edge acknowledges at latest every eighth of a window.

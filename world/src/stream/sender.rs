@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::codec::{self, FRAME_BYTES_MAX, UNKNOWN_PEER_FRAME_BYTES_MAX};
 use super::flow::Flow;
+use super::frame::VERSION_WITH_BYTES;
 use super::walk::Walk;
 use super::{
     Envelope, Frame, Heartbeat, Hello, Keys, LinkToken, MoreAwaits, Progress, RefusalCode, Refused,
@@ -75,6 +76,7 @@ enum Stage {
 
 #[derive(Debug)]
 struct Streaming {
+    version: u16,
     /// The lineage that the edge knows.
     lineage: Lineage,
     flow: Flow,
@@ -354,6 +356,8 @@ impl Streaming {
         log: &ChangeLog,
         world: &World,
     ) -> (Streaming, Frame) {
+        let version = VERSIONS.iter().copied().find(|version| hello.versions.contains(version));
+        let version = version.expect("a hello without a common version was refused");
         let lineage = world.lineage().clone();
         let follows = |at: &Position| {
             at.shard == world.shard()
@@ -361,7 +365,8 @@ impl Streaming {
                 && !matches!(log.after(at.seq), LogRead::Trimmed)
         };
         let mut streaming = if let Some(at) = hello.at.filter(follows) {
-            Streaming { lineage, flow: Flow::new(config.window, at.seq), walk: None, begin: None }
+            let flow = Flow::new(config.window, at.seq);
+            Streaming { version, lineage, flow, walk: None, begin: None }
         } else {
             let walk = hello.stamps.as_ref().and_then(|stamps| {
                 let seq = stamps.ranges.iter().map(|&(_, _, seq)| seq).max()?;
@@ -370,6 +375,7 @@ impl Streaming {
             });
             let flow = Flow::new(config.window, Seq::ZERO);
             Streaming {
+                version,
                 lineage,
                 flow,
                 walk: Some(walk.unwrap_or_else(Walk::from_scratch)),
@@ -379,9 +385,8 @@ impl Streaming {
         if streaming.walk.is_some() {
             streaming.begin_walk(log, world);
         }
-        let version = VERSIONS.iter().copied().find(|version| hello.versions.contains(version));
         let welcome = Welcome {
-            version: version.expect("a hello without a common version was refused"),
+            version,
             shard: world.shard(),
             lineage: streaming.lineage.clone(),
             window: config.window,
@@ -402,6 +407,7 @@ impl Streaming {
             horizon: world.horizon(),
             from,
             resumed: kept.is_some(),
+            bytes: (self.version >= VERSION_WITH_BYTES).then(|| world.usage().at_edge()),
         };
         self.begin = Some(Frame::SnapshotBegin(begin));
     }

@@ -1,6 +1,7 @@
 //! The rules of the stream, each by hand; `model` has them all at random.
 
 mod model;
+mod room;
 mod rules;
 
 use std::sync::Arc;
@@ -59,6 +60,7 @@ fn app_row(id: AppId, name: &str) -> Change {
         environment: Environment::Sandbox,
         publishable_key: format!("pk{id}").into(),
         created_at: Millis(1),
+        quotas: crate::Quotas::default(),
     }))
 }
 

@@ -6,17 +6,16 @@ use carillon_expr::{
     AttributeId, GroupId, Profile as _, Type, valid_attribute_name, valid_group_name,
 };
 use carillon_world::{
-    App, AppId, AppRow, AttributeRow, Change, Environment, GroupRow, Millis, SetBy,
+    App, AppId, AppRow, AttributeRow, Change, Environment, GroupRow, Millis, Quotas, SetBy,
 };
 
 use super::{Decided, app_of};
+use crate::core::budget::Quota;
 use crate::core::input::GroupRef;
 use crate::core::ledger::Ledger;
-use crate::core::limits::{
-    APP_NAME_BYTES_MAX, APPS_MAX, ATTRIBUTES_PER_APP_MAX, GROUPS_PER_APP_MAX,
-};
+use crate::core::limits::{APP_NAME_BYTES_MAX, APPS_MAX, ATTRIBUTES_PER_APP_MAX};
 use crate::core::problem::{self, Problem};
-use crate::core::write::Reply;
+use crate::core::write::{QuotaEdit, Reply};
 
 pub(super) fn create(
     ledger: &mut Ledger,
@@ -47,7 +46,20 @@ pub(super) fn create(
         environment,
         publishable_key: publishable_key.clone(),
         created_at: now,
+        quotas: Quotas::default(),
     });
+    ledger.grow(vec![Change::App(row.clone())])?;
+    Ok(Reply::App(row))
+}
+
+/// A quota below what the app has takes nothing away: it only keeps more from coming.
+pub(super) fn set_quotas(ledger: &mut Ledger, app: AppId, edit: &QuotaEdit) -> Decided {
+    let before = app_of(ledger, app)?.row();
+    let quotas = edit.applied_to(before.quotas);
+    if quotas == before.quotas {
+        return Ok(Reply::App(before.clone()));
+    }
+    let row = Arc::new(AppRow { quotas, ..AppRow::clone(before) });
     ledger.put(vec![Change::App(row.clone())])?;
     Ok(Reply::App(row))
 }
@@ -88,7 +100,7 @@ pub(super) fn declare(
         }
     };
     let row = Arc::new(AttributeRow { id, app, name: name.clone(), kind, set_by });
-    ledger.put(vec![Change::Attribute(row.clone())])?;
+    ledger.grow(vec![Change::Attribute(row.clone())])?;
     Ok(Reply::Attribute(row))
 }
 
@@ -123,13 +135,9 @@ pub(super) fn create_group(
 ) -> Decided {
     let known = app_of(ledger, app)?;
     free_group_name(known, name)?;
-    if known.group_count() >= GROUPS_PER_APP_MAX {
-        return Err(
-            problem::limit(format!("an app has at most {GROUPS_PER_APP_MAX} groups")).into()
-        );
-    }
+    ledger.budgets.allow(known, Quota::Groups, 1)?;
     let row = Arc::new(GroupRow { id, app, name: name.clone(), set_by });
-    ledger.put(vec![Change::Group(row.clone())])?;
+    ledger.grow(vec![Change::Group(row.clone())])?;
     Ok(Reply::Group { row, members: 0 })
 }
 
@@ -147,7 +155,7 @@ pub(super) fn rename_group(
     }
     free_group_name(known, name)?;
     let row = Arc::new(GroupRow { name: name.clone(), ..GroupRow::clone(before) });
-    ledger.put(vec![Change::Group(row.clone())])?;
+    ledger.grow(vec![Change::Group(row.clone())])?;
     Ok(Reply::Group { row, members })
 }
 

@@ -8,7 +8,7 @@ use carillon_world::{
 };
 
 use super::apps::group_of;
-use super::{Decided, app_of, device_of};
+use super::{Decided, Fault, app_of, device_of};
 use crate::core::input::{GroupRef, ProfileEdit, check_tokens, check_user};
 use crate::core::ledger::Ledger;
 use crate::core::limits::{DEVICE_ATTRIBUTES_MAX, DEVICE_GROUPS_MAX, REPORT_MAX};
@@ -112,8 +112,14 @@ pub(super) fn members(
         }
         let row =
             DeviceRow { groups: groups.into(), p: ledger.next_seq(), ..DeviceRow::clone(before) };
-        ledger.put(vec![Change::Device(Arc::new(row))])?;
-        report.changed += 1;
+        match ledger.grow(vec![Change::Device(Arc::new(row))]) {
+            Ok(()) => report.changed += 1,
+            Err(Fault::Refused(refused)) => {
+                report.refused = Some(refused);
+                break;
+            }
+            Err(broken) => return Err(broken),
+        }
     }
     Ok(Reply::Members(report))
 }
@@ -123,12 +129,12 @@ pub(super) fn put(
     ledger: &mut Ledger,
     before: &Arc<DeviceRow>,
     row: DeviceRow,
-) -> Result<Arc<DeviceRow>, carillon_world::ApplyError> {
+) -> Result<Arc<DeviceRow>, Fault> {
     if row == **before {
         return Ok(before.clone());
     }
     let row = Arc::new(row);
-    ledger.put(vec![Change::Device(row.clone())])?;
+    ledger.grow(vec![Change::Device(row.clone())])?;
     Ok(row)
 }
 

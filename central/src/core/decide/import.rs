@@ -6,7 +6,8 @@ use std::sync::Arc;
 use carillon_world::{App, AppId, Change, DevicePrivate, DeviceRow, Millis, Seq};
 
 use super::devices::{Setter, set_member, set_value, too_many_attributes, too_many_groups};
-use super::{Decided, app_of};
+use super::{Decided, Fault, app_of};
+use crate::core::budget::Quota;
 use crate::core::input::{ImportLine, check_tokens, check_user};
 use crate::core::ledger::Ledger;
 use crate::core::limits::{DEVICE_ATTRIBUTES_MAX, DEVICE_GROUPS_MAX};
@@ -27,25 +28,26 @@ pub(super) fn import(
         let row = match imported(ledger, known, before.as_deref(), line, now) {
             Ok(row) => row,
             Err(refused) => {
-                report.bad.push(BadLine {
-                    line: line.line,
-                    code: refused.code,
-                    detail: refused.detail,
-                });
+                report.bad.push(bad(line, refused));
                 continue;
             }
         };
-        match before {
-            Some(before) if *before == row => {
-                report.unchanged += 1;
-                continue;
-            }
-            Some(_) => report.changed += 1,
-            None => report.created += 1,
+        if before.as_deref() == Some(&row) {
+            report.unchanged += 1;
+            continue;
         }
-        ledger.put(vec![Change::Device(Arc::new(row))])?;
+        match ledger.grow(vec![Change::Device(Arc::new(row))]) {
+            Ok(()) if before.is_some() => report.changed += 1,
+            Ok(()) => report.created += 1,
+            Err(Fault::Refused(refused)) => report.bad.push(bad(line, refused)),
+            Err(broken) => return Err(broken),
+        }
     }
     Ok(Reply::Imported(report))
+}
+
+fn bad(line: &ImportLine, refused: Problem) -> BadLine {
+    BadLine { line: line.line, code: refused.code, detail: refused.detail }
 }
 
 /// The row that the line makes of the device: its whole profile is replaced.
@@ -57,6 +59,9 @@ fn imported(
     now: Millis,
 ) -> Result<DeviceRow, Problem> {
     let seq: Seq = ledger.next_seq();
+    if before.is_none() {
+        ledger.budgets.allow(app, Quota::Devices, 1)?;
+    }
     if let Some(user) = &line.user {
         check_user(user)?;
     }

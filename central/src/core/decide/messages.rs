@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use carillon_world::{AppId, Change, MessageId, MessageRow, MessageState, Millis};
+use carillon_world::{AppId, Change, MessageId, MessageRow, MessageState, Millis, Usage};
 
 use super::{Decided, app_of};
+use crate::core::budget::Quota;
 use crate::core::expression;
 use crate::core::idempotency::KeyRecord;
 use crate::core::ledger::Ledger;
@@ -41,6 +42,7 @@ pub(super) fn create(ledger: &mut Ledger, now: Millis, create: &CreateMessage) -
         // Two random ids of 64 bits met; the caller draws again.
         return Err(problem::internal().into());
     }
+    ledger.budgets.allow(app, Quota::LiveMessages, 1)?;
     let row = MessageRow {
         id: create.id,
         app: create.app,
@@ -54,7 +56,8 @@ pub(super) fn create(ledger: &mut Ledger, now: Millis, create: &CreateMessage) -
         expires_at,
         variants: vec![render::variant(create.id, create.priority, expires_at, &create.body)],
     };
-    ledger.put(vec![Change::Message(Arc::new(row))])?;
+    ledger.budgets.allow(app, Quota::Bodies, Usage::of_bodies(&row))?;
+    ledger.grow(vec![Change::Message(Arc::new(row))])?;
     let created = CreatedMessage {
         id: create.id,
         state,
@@ -157,8 +160,12 @@ pub(super) fn edit(ledger: &mut Ledger, now: Millis, edit: &EditMessage) -> Deci
         .revision
         .checked_add(1)
         .ok_or_else(|| problem::limit("the message has too many revisions"))?;
+    let more = Usage::of_bodies(&row).saturating_sub(Usage::of_bodies(before));
+    if more > 0 {
+        ledger.budgets.allow(app, Quota::Bodies, more)?;
+    }
     let row = Arc::new(row);
-    ledger.put(vec![Change::Message(row.clone())])?;
+    ledger.grow(vec![Change::Message(row.clone())])?;
     Ok(Reply::Message { row, to })
 }
 

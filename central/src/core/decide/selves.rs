@@ -13,6 +13,7 @@ use subtle::ConstantTimeEq;
 
 use super::devices::{Setter, edited, put};
 use super::{Decided, app_of};
+use crate::core::budget::Quota;
 use crate::core::input::ProfileEdit;
 use crate::core::ledger::Ledger;
 use crate::core::limits::{ACTION_BYTES_MAX, RECEIPTS_MAX};
@@ -42,6 +43,7 @@ pub(super) fn enrol(
         // Two random ids of 64 bits met; the caller draws again.
         return Err(problem::internal().into());
     }
+    ledger.budgets.allow(app, Quota::Devices, 1)?;
     let seq = ledger.next_seq();
     let empty = DeviceRow {
         id,
@@ -55,7 +57,7 @@ pub(super) fn enrol(
         private: Some(Box::new(DevicePrivate { secret: Some(secret), tokens: Vec::new() })),
     };
     let row = edited(app, &empty, profile, Setter::Device, seq)?;
-    ledger.put(vec![Change::Device(Arc::new(row))])?;
+    ledger.grow(vec![Change::Device(Arc::new(row))])?;
     let generation = ledger.position_of(seq);
     Ok(Reply::Enrolled { app: app_id, device: id, generation, created: true })
 }

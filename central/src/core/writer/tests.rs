@@ -1,3 +1,4 @@
+mod budgets;
 mod devices;
 mod messages;
 mod upkeep;

@@ -239,6 +239,11 @@ async fn members(api: &Api, app: AppId, group: GroupRef, join: bool, input: Memb
                 total.unknown.truncate(REPORT_MAX);
                 total.full.extend(report.full);
                 at = Some(position);
+                if let Some(refused) = report.refused {
+                    let report = serde_json::to_value(report_of(total, at))
+                        .expect("numbers and strings make JSON");
+                    return Err(Refusal::from(refused).with("report", report));
+                }
             }
             Ok(_) => return Err(unexpected()),
             Err(refusal) => {

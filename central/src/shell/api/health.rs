@@ -30,6 +30,12 @@ pub(crate) struct HealthBody {
     head: u64,
     /// Edges that are connected.
     links: u64,
+    /// RAM that the world takes.
+    world_bytes: u64,
+    /// RAM that it may take; what would grow it further is refused with 507.
+    world_bytes_max: u64,
+    /// It takes more than 80 %.
+    world_nearly_full: bool,
 }
 
 fn health(api: &Api) -> HealthBody {
@@ -41,6 +47,9 @@ fn health(api: &Api) -> HealthBody {
         clock_jumped: api.shared.clock.has_jumped(),
         head: api.world().seq().get(),
         links: u64::try_from(api.shared.metrics.links.get()).unwrap_or(0),
+        world_bytes: api.world().usage().total(),
+        world_bytes_max: api.shared.budgets.world_bytes_max,
+        world_nearly_full: health.is_nearly_full(),
     }
 }
 
@@ -70,7 +79,7 @@ pub(crate) async fn metrics(State(api): State<Api>) -> Response {
     let kind =
         HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     api.shared.metrics.clock_jumped.set(i64::from(api.shared.clock.has_jumped()));
-    ([(header::CONTENT_TYPE, kind)], api.shared.metrics.text()).into_response()
+    ([(header::CONTENT_TYPE, kind)], api.shared.metrics.text(&api.world())).into_response()
 }
 
 /// This document.

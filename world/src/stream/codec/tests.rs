@@ -21,6 +21,7 @@ fn app() -> Arc<AppRow> {
         environment: Environment::Production,
         publishable_key: "pk_1".into(),
         created_at: Millis(1_700_000_000_001),
+        quotas: crate::Quotas::default(),
     })
 }
 
@@ -148,6 +149,7 @@ fn frames() -> Vec<Frame> {
             horizon: Seq::new(11),
             from: Seq::new(47),
             resumed: true,
+            bytes: None,
         }),
         Frame::Chunk(Chunk { from: 0, to: 2, stamp: Seq::new(47), more: true, rows: rows() }),
         Frame::Batch(EpochBatch {
@@ -197,6 +199,26 @@ fn the_bytes_of_every_kind_of_frame_are_those_of_the_golden_files() {
         let (read, taken) = decode_one(&bytes).unwrap().unwrap();
         assert_eq!(read, frame, "{name}");
         assert_eq!(taken, bytes.len());
+    }
+}
+
+/// A central of version 1 does not say how many bytes will come; one of version 2 does.
+#[test]
+fn a_snapshot_begins_in_both_versions() {
+    let begin = |bytes| {
+        Frame::SnapshotBegin(SnapshotBegin {
+            counts: Counts { apps: 1, devices: 2, messages: 3 },
+            horizon: Seq::new(11),
+            from: Seq::new(47),
+            resumed: true,
+            bytes,
+        })
+    };
+    golden::check("stream-v1/SnapshotBegin.hex", &encode(&begin(None)));
+    golden::check("stream-v2/SnapshotBegin.hex", &encode(&begin(Some(5_000_000_000))));
+    for (version, bytes) in [(1, None), (2, Some(5_000_000_000))] {
+        let written = golden::read(&format!("stream-v{version}/SnapshotBegin.hex"));
+        assert_eq!(decode_one(&written).unwrap().unwrap().0, begin(bytes));
     }
 }
 
@@ -290,6 +312,7 @@ fn what_readers_rely_on_is_checked() {
         horizon: Seq::ZERO,
         from: Seq::new(SEQ_END),
         resumed: false,
+        bytes: None,
     }));
     assert!(matches!(decode_one(&raw(200, &[])), Err(FrameError::UnknownKind { kind: 200 })));
     assert!(matches!(decode_one(&[0, 0, 0, 0]), Err(FrameError::Empty)));

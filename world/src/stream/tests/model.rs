@@ -333,7 +333,7 @@ impl Edge {
                     check_published(&world, self.served.as_deref(), shard, snapshot);
                     self.served = Some(world);
                 }
-                Action::Unserve => {
+                Action::Unserve(_) => {
                     tally.count("unserved");
                     self.served = None;
                 }

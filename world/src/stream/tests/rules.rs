@@ -498,7 +498,7 @@ fn a_new_epoch_is_told_before_its_first_batch_and_resets_nobody() {
     central.commit_device(9, 10);
     pair.run(&central);
     assert_eq!(names(&pair.to_edge), ["Lineage", "Batch"]);
-    assert!(!pair.actions.iter().any(|action| matches!(action, Action::Unserve)));
+    assert!(!pair.actions.iter().any(|action| matches!(action, Action::Unserve(_))));
     assert_eq!(contents(pair.receiver.world().unwrap()), contents(&central.world));
 }
 
@@ -534,7 +534,7 @@ fn an_edge_that_is_cut_off_serves_nothing_until_it_has_the_restored_truth() {
         .receiver
         .handle_frame(pair.now, decode(&outgoing.bytes), outgoing.bytes.len())
         .unwrap();
-    assert!(matches!(action, Action::Unserve));
+    assert!(matches!(action, Action::Unserve(Unserved::CutOff)));
     assert!(pair.receiver.world().is_none());
     assert_eq!(poll(&mut pair.sender, pair.now, &central), None);
     pair.reconnect(WIDE);
@@ -554,7 +554,10 @@ fn an_edge_that_was_away_during_a_restore_is_cut_off_by_the_welcome() {
     central.commit_device(11, 90);
     pair.reconnect(WIDE);
     pair.run(&central);
-    assert!(matches!(pair.actions[..], [Action::Unserve, Action::Publish { snapshot: true, .. }]));
+    assert!(matches!(
+        pair.actions[..],
+        [Action::Unserve(Unserved::CutOff), Action::Publish { snapshot: true, .. }]
+    ));
     assert_eq!(contents(pair.receiver.world().unwrap()), contents(&central.world));
 }
 
