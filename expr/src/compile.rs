@@ -69,6 +69,11 @@ pub(crate) enum Asked<'a> {
 }
 
 impl Dag {
+    /// Sizes of its arrays, in bytes.
+    pub(crate) fn arrays(&self) -> [usize; 3] {
+        [size_of_val(&*self.tests), size_of_val(&*self.nodes), size_of_val(&*self.kids)]
+    }
+
     pub(crate) fn nodes(&self) -> &[DagNode] {
         &self.nodes
     }
@@ -281,7 +286,10 @@ impl Builder {
         made[other.root as usize]
     }
 
-    fn finish(self, root: u32) -> Dag {
+    fn finish(mut self, root: u32) -> Dag {
+        self.tests.shrink_to_fit();
+        self.nodes.shrink_to_fit();
+        self.kids.shrink_to_fit();
         Dag { tests: self.tests, nodes: self.nodes, kids: self.kids, root }
     }
 }
@@ -313,6 +321,13 @@ pub(crate) enum What {
     False(u32),
     /// The answer of an earlier section.
     Section(u32),
+}
+
+impl Code {
+    /// Sizes of its arrays, in bytes.
+    pub(crate) fn arrays(&self) -> [usize; 2] {
+        [size_of_val(&*self.steps), size_of_val(&*self.sections)]
+    }
 }
 
 impl Dag {

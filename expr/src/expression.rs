@@ -84,6 +84,25 @@ impl Expression {
         self.program.is_volatile
     }
 
+    /// Sizes in bytes of what it keeps on the heap, for budgets. Without the texts in its tests,
+    /// which are no longer than its own text, and without the audiences that it shares.
+    pub fn allocations(&self) -> impl Iterator<Item = usize> {
+        let program = &*self.program;
+        let lists = [
+            size_of_val(&*program.attributes),
+            size_of_val(&*program.groups),
+            size_of_val(&*program.direct),
+            size_of_val(&*program.audiences),
+            size_of_val(&*program.weights),
+        ];
+        // The code for `false` is made when an explanation first asks for it, and is about as long.
+        std::iter::once(size_of::<Program>() + 16)
+            .chain(program.tree.arrays())
+            .chain(program.dag.arrays())
+            .chain(program.is_true.arrays())
+            .chain(lists)
+    }
+
     /// Distinct operators and tests after folding.
     pub(crate) fn distinct(&self) -> usize {
         self.program.dag.nodes().len()

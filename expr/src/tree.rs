@@ -317,6 +317,11 @@ impl Test {
 }
 
 impl Tree {
+    /// Sizes of its arrays, in bytes.
+    pub(crate) fn arrays(&self) -> [usize; 2] {
+        [size_of_val(&*self.nodes), size_of_val(&*self.children)]
+    }
+
     pub(crate) fn leaf(test: Test) -> Self {
         Self { nodes: vec![Node::Test(test)], children: Vec::new() }
     }
@@ -435,6 +440,9 @@ impl Draft {
             tree.nodes.push(node);
             done.push(index(tree.nodes.len() - 1));
         }
+        // It is kept for as long as a message is.
+        tree.nodes.shrink_to_fit();
+        tree.children.shrink_to_fit();
         tree
     }
 }

@@ -119,12 +119,12 @@ fn purge(shard: u16, from: u64, horizon: u64) -> Vec<String> {
         "DELETE old FROM (SELECT app, message, MAX(from_seq) AS kept FROM message_revisions \
          FORCE INDEX (message_revisions_from) \
          WHERE shard = {shard} AND from_seq > {from} AND from_seq <= {horizon} GROUP BY app, message) AS newer \
-         STRAIGHT_JOIN message_revisions AS old ON old.shard = {shard} AND old.app = newer.app \
-         AND old.message = newer.message AND old.from_seq < newer.kept"
+         STRAIGHT_JOIN message_revisions AS old FORCE INDEX (PRIMARY) \
+         ON old.shard = {shard} AND old.app = newer.app AND old.message = newer.message AND old.from_seq < newer.kept"
     );
     let of_ended = format!(
         "DELETE old FROM messages AS m FORCE INDEX (messages_changed) STRAIGHT_JOIN message_revisions AS old \
-         ON old.shard = {shard} AND old.app = m.app AND old.message = m.message \
+         FORCE INDEX (PRIMARY) ON old.shard = {shard} AND old.app = m.app AND old.message = m.message \
          WHERE m.shard = {shard} AND m.changed_seq > {from} AND m.changed_seq <= {horizon} AND m.{ENDED}"
     );
     let mut statements = vec![superseded, of_ended, purge_messages(shard, from, horizon)];
