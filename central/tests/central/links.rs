@@ -81,7 +81,7 @@ impl Edge {
         }
     }
 
-    async fn until<T>(&mut self, mut wanted: impl FnMut(Frame) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&mut self, mut wanted: impl FnMut(Frame) -> Option<T>) -> T {
         loop {
             let frame = self.next().await.expect("the link lives");
             if let Some(found) = wanted(frame) {

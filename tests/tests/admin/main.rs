@@ -16,6 +16,7 @@ mod lists;
 mod members;
 mod messages;
 mod oversize;
+mod quotas;
 mod schema;
 mod windows;
 mod wire;
@@ -31,6 +32,7 @@ async fn endpoints(store: Store) {
     generic::check(&mut bench).await;
     health::check(&mut bench).await;
     schema::check(&mut bench).await;
+    quotas::check(&mut bench).await;
     members::check(&mut bench).await;
     devices::check(&mut bench).await;
     import::check(&mut bench).await;

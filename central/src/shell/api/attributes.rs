@@ -39,6 +39,10 @@ pub(crate) enum TypeName {
     Number,
     Bool,
     Version,
+    Date,
+    Time,
+    Point,
+    Set,
 }
 
 #[derive(Debug, Serialize, ToSchema)]

@@ -8,7 +8,9 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{Answered, ProblemBody, Refusal, json, no_such_method, position, unexpected};
+use super::answer::{
+    Answered, ProblemBody, Refusal, no_such_method, position, unexpected, written,
+};
 use super::extract::{Caller, Params};
 use super::{Api, app_of};
 use crate::core::auth::Action;
@@ -21,8 +23,8 @@ pub(crate) struct ErasedBody {
     user: String,
     /// Devices that this call forgot.
     devices: u64,
-    /// Where the last of them was forgotten; null if there was none.
-    position: Option<String>,
+    /// Where the app has none of them any more.
+    position: String,
 }
 
 /// Forgets all devices of a user: profiles, secrets, push tokens and sessions at once, receipts within moments. A repeat
@@ -46,32 +48,39 @@ pub(crate) async fn act(
     let Some((user, "erase")) = action.rsplit_once(':') else {
         return Err(no_such_method().await);
     };
-    let mut body = ErasedBody { user: user.to_owned(), devices: 0, position: None };
-    let user: Arc<str> = user.into();
+    let (mut erased, user) = (0, Arc::<str>::from(user));
+    let mut world = api.world();
+    let mut at = world.position();
     // Again, until none is left: devices may join the user meanwhile.
     for _ in 0..ERASE_ROUNDS_MAX {
-        let found = find(&api, app, user.clone()).await?;
+        let found = find(&api, world, app, user.clone()).await?;
         if found.is_empty() {
             break;
         }
         for devices in found.chunks(ERASE_CHUNK) {
             let (user, devices) = (user.clone(), devices.to_vec());
             match api.write(Write::EraseUser { app, user, devices }).await {
-                Ok((Reply::Erased(count), at)) => {
-                    body.devices += count;
-                    body.position = Some(position(at));
+                Ok((Reply::Erased(count), position)) => {
+                    erased += count;
+                    at = position;
                 }
                 Ok(_) => return Err(unexpected()),
-                Err(refusal) => return Err(refusal.with("devices", body.devices.into())),
+                Err(refusal) => return Err(refusal.with("devices", erased.into())),
             }
         }
+        world = api.world();
     }
-    Ok(json(StatusCode::OK, &body))
+    let body = ErasedBody { user: user.to_string(), devices: erased, position: position(at) };
+    Ok(written(StatusCode::OK, at, &body))
 }
 
 /// Looks at every device of the app, about 20 ms a million, on a thread of its own.
-async fn find(api: &Api, app: AppId, user: Arc<str>) -> Result<Vec<DeviceId>, Refusal> {
-    let world = api.world();
+async fn find(
+    api: &Api,
+    world: Arc<World>,
+    app: AppId,
+    user: Arc<str>,
+) -> Result<Vec<DeviceId>, Refusal> {
     let _permit = api.previews.acquire().await.map_err(|_| problem::overloaded())?;
     let found = tokio::task::spawn_blocking(move || of_user(&world, app, &user)).await;
     found.map_err(|_| problem::internal())?
