@@ -1,6 +1,7 @@
 //! Named maxima of what an operator, a device or a peer can make central hold. Each has its own error.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 /// Changes in one batch. 4,000 rows are four multi-row statements of the store.
 pub const BATCH_CHANGES_MAX: NonZeroUsize = NonZeroUsize::new(4_000).expect("not zero");
@@ -59,6 +60,10 @@ pub const MEMBERS_MAX: usize = 10_000;
 pub const MEMBERS_CHUNK: usize = 1_000;
 /// Lines of one import write.
 pub const IMPORT_CHUNK_LINES: usize = 500;
+/// How often an import says how far it is, to a caller that asks for it.
+pub const IMPORT_PROGRESS_PAUSE: Duration = Duration::from_secs(1);
+/// Such writes of one import under way at a time: two batches, of which one gathers while the other is committed.
+pub const IMPORT_CHUNKS_MAX: usize = 16;
 /// Bytes of the lines of one import write.
 pub const IMPORT_CHUNK_BYTES: usize = 256 * 1024;
 pub const IMPORT_LINE_BYTES_MAX: usize = 64 * 1024;

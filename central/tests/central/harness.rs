@@ -238,6 +238,21 @@ impl Bench {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Reply {
+        self.stream(method, path, headers, Full::new(body.into())).await
+    }
+
+    /// As [`Bench::send`], with a body that may come in its own time.
+    pub(crate) async fn stream<B>(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: B,
+    ) -> Reply
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let stream = tokio::net::TcpStream::connect(self.central.addresses().admin).await.unwrap();
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -247,8 +262,7 @@ impl Bench {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response =
-            sender.send_request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
+        let response = sender.send_request(request.body(Box::pin(body)).unwrap()).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(headers["cache-control"], "no-store");

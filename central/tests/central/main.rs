@@ -4,6 +4,7 @@
 
 mod admin;
 mod harness;
+mod import;
 mod limits;
 mod links;
 mod retention;

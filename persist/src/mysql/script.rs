@@ -1,7 +1,5 @@
 //! A batch as text: statements from START TRANSACTION to COMMIT, in as few packets as the server takes.
 
-use std::fmt::Write;
-
 use carillon_world::MessageState;
 
 use crate::encode::{Cell, Step};
@@ -11,6 +9,7 @@ use crate::{Erase, ForgetKeys, StoreBatch, StoreError};
 
 /// Rows a statement at most. More gains nothing and makes the server's parser hold much at once.
 const ROWS_MAX: usize = 1024;
+const DIGITS: [u8; 16] = *b"0123456789abcdef";
 const COMMIT: &str = "COMMIT";
 const SEPARATOR: &str = ";\n";
 
@@ -173,25 +172,30 @@ impl Script {
     fn insert(&mut self, table: &Table, cells: &[Cell<'_>]) {
         let head = table.insert();
         let tail = on_duplicate(table);
-        let mut row_sql = String::new();
         let mut rows = 0;
         for row in cells.chunks_exact(table.columns.len()) {
-            row_sql.clear();
-            tuple(&mut row_sql, row, self.dialect.backslash_escapes);
-            if rows > 0 && (rows == ROWS_MAX || !self.fits(row_sql.len() + tail.len())) {
-                self.open.sql.push_str(&tail);
-                rows = 0;
-            }
-            if rows == 0 {
-                if self.open.statements > 0 && !self.fits(head.len() + row_sql.len() + tail.len()) {
-                    self.next_packet();
-                }
-                self.begin(&head);
-            } else {
+            // Written where it most often stays: rows are many, and ends of statements are few.
+            let mark = self.open.sql.len();
+            if rows > 0 {
                 self.open.sql.push(',');
             }
+            let start = self.open.sql.len();
+            tuple(&mut self.open.sql, row, self.dialect.backslash_escapes);
+            if 0 < rows && rows < ROWS_MAX && self.fits(tail.len()) {
+                rows += 1;
+                continue;
+            }
+            let row_sql = self.open.sql.split_off(start);
+            self.open.sql.truncate(mark);
+            if rows > 0 {
+                self.open.sql.push_str(&tail);
+            }
+            if self.open.statements > 0 && !self.fits(head.len() + row_sql.len() + tail.len()) {
+                self.next_packet();
+            }
+            self.begin(&head);
             self.open.sql.push_str(&row_sql);
-            rows += 1;
+            rows = 1;
         }
         if rows > 0 {
             self.open.sql.push_str(&tail);
@@ -230,12 +234,13 @@ fn tuple(out: &mut String, row: &[Cell<'_>], backslash_escapes: bool) {
         out.push(if index == 0 { '(' } else { ',' });
         match cell {
             Cell::Null => out.push_str("NULL"),
-            Cell::Int(number) => write!(out, "{number}").expect("memory takes all"),
+            Cell::Int(number) => out.push_str(itoa::Buffer::new().format(*number)),
             Cell::Text(text) => quote(out, text, backslash_escapes),
             Cell::Blob(blob) => {
                 out.push_str("X'");
                 for byte in *blob {
-                    write!(out, "{byte:02x}").expect("memory takes all");
+                    let digit = |of: u8| char::from(DIGITS[usize::from(of)]);
+                    out.extend([digit(byte >> 4), digit(byte & 15)]);
                 }
                 out.push('\'');
             }

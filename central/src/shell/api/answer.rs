@@ -1,11 +1,14 @@
 //! Answers: JSON with the position it rests on, and problems.
 
+use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use carillon_world::Position;
 use carillon_world::Problem;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
 use crate::core::problem;
@@ -46,17 +49,20 @@ pub(crate) struct ProblemBody {
     detail: String,
 }
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let problem = *self.0;
-        let status =
-            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// The problem as JSON, a [`ProblemBody`] with what is added.
+    pub(crate) fn body(&self) -> serde_json::Value {
+        let problem = &*self.0;
         let body = ProblemBody {
             r#type: format!("https://carillon.dev/problems/{}", problem.code),
-            code: problem.code,
-            title: problem.title,
-            status: status.as_u16(),
-            detail: problem.detail,
+            code: problem.code.clone(),
+            title: problem.title.clone(),
+            status: self.status().as_u16(),
+            detail: problem.detail.clone(),
         };
         let mut body = serde_json::to_value(body).expect("strings and numbers make JSON");
         if let Some(Ok(serde_json::Value::Object(extra))) =
@@ -66,9 +72,16 @@ impl IntoResponse for Refusal {
                 body.as_object_mut().expect("a struct is an object").entry(name).or_insert(value);
             }
         }
+        body
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (status, body) = (self.status(), self.body());
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(seconds) = problem.retry_after {
+        if let Some(seconds) = self.0.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
         if status == StatusCode::UNAUTHORIZED {
@@ -85,6 +98,19 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     let text = serde_json::to_string(body).expect("strings, numbers and JSON texts make JSON");
     (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text)
         .into_response()
+}
+
+/// What an answer of lines is said to be.
+pub(crate) const NDJSON: &str = "application/x-ndjson";
+
+/// An answer of lines, each a JSON object, that goes on until the sender is dropped.
+pub(crate) fn ndjson(pieces: mpsc::Receiver<Bytes>) -> Response {
+    let pieces = futures_util::stream::unfold(pieces, async |mut pieces: mpsc::Receiver<Bytes>| {
+        let piece = pieces.recv().await?;
+        Some((Ok::<_, std::convert::Infallible>(piece), pieces))
+    });
+    let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON))];
+    (headers, Body::from_stream(pieces)).into_response()
 }
 
 /// A JSON answer to a write.

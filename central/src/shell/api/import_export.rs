@@ -1,20 +1,20 @@
 //! A fleet as NDJSON, in and out, in bounded memory.
 //!
-//! An import is a sequence of writes, each of up to 500 lines; at most 4 are under way while further lines are read.
+//! An import is a sequence of writes, each of up to 500 lines; at most 16 are under way while further lines are read.
 //! An export walks one world from beginning to end.
 
 mod first_bad;
 mod lines;
+mod progress;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::State;
-use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use carillon_world::{App, AppId, DeviceId, DeviceRow, Position, PushToken, World};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -22,21 +22,20 @@ use utoipa::ToSchema;
 
 use self::first_bad::FirstBad;
 use self::lines::{Line, Lines};
-use super::answer::{Answered, ProblemBody, Refusal, position, unexpected, written};
+use self::progress::{ImportLines, Progress};
+use super::answer::{Answered, ProblemBody, Refusal, ndjson, position, unexpected, written};
 use super::extract::{Caller, Params, RawBody, object, slow};
 use super::{Api, app_of};
 use crate::core::auth::Action;
 use crate::core::input::{GroupRef, ImportLine, Pairs, Scalar};
 use crate::core::limits::{
-    IMPORT_CHUNK_BYTES, IMPORT_CHUNK_LINES, IMPORT_LINE_BYTES_MAX, REPORT_MAX,
+    IMPORT_CHUNK_BYTES, IMPORT_CHUNK_LINES, IMPORT_CHUNKS_MAX, IMPORT_LINE_BYTES_MAX, REPORT_MAX,
 };
 use crate::core::problem;
 use crate::core::write::{Answer, BadLine, Reply, Write};
 use crate::shell::random;
 use crate::shell::write_handle::Waiting;
 
-/// Writes of one import that are under way at a time.
-const CHUNKS_MAX: usize = 4;
 /// Bytes of one piece of an export; a few are under way at a time.
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -84,7 +83,7 @@ impl DeviceLine {
     }
 }
 
-#[derive(Debug, Default, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub(crate) struct ImportBody {
     /// Without blank ones.
     lines: u64,
@@ -98,7 +97,7 @@ pub(crate) struct ImportBody {
     position: Option<String>,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct LineError {
     /// Counted from 1, blank lines too.
     line: u64,
@@ -107,48 +106,42 @@ pub(crate) struct LineError {
 }
 
 /// Imports devices, one JSON object a line. Good lines are kept whatever the others are; a repeat changes nothing.
+///
+/// With `Accept: application/x-ndjson` the answer begins at once, as 200, and says about once a second how far the
+/// import is; its last line is the report, or the problem that ended it.
 #[utoipa::path(post, path = "/v1/apps/{app}/devices:import", tag = "devices", params(("app" = String, Path)),
     request_body(content = DeviceLine, content_type = "application/x-ndjson"), responses(
-    (status = 200, body = ImportBody),
+    (status = 200, content(
+        (ImportBody = "application/json"),
+        (ImportLines = "application/x-ndjson"),
+    )),
     (status = "default", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn import(
     State(api): State<Api>,
     caller: Caller,
     Params(app): Params<String>,
+    headers: HeaderMap,
     body: RawBody,
 ) -> Answered {
     let app = caller.may_in(Action::WriteDevices, &app)?;
     app_of(&api.world(), app)?;
-    let mut import = Import::new(&api, app);
-    let done = match import.read(body.into_body()).await {
-        Ok(()) => import.finish().await,
-        Err(refusal) => {
-            // What was sent counts; the report says how it went.
-            let settled = import.settle().await;
-            Err(settled.err().unwrap_or(refusal))
-        }
-    };
-    match done {
-        Ok(()) => {
-            let at = import.at.unwrap_or_else(|| api.world().position());
-            Ok(written(StatusCode::OK, at, &import.report()))
-        }
-        Err(refusal) => {
-            let report =
-                serde_json::to_value(import.report()).expect("numbers and strings make JSON");
-            Err(refusal.with("report", report))
-        }
+    let body = body.into_body();
+    if progress::is_wanted(&headers) {
+        return Ok(progress::answer(|progress| Import::new(api, app, progress).run(body)));
     }
+    let (at, report) = Import::new(api, app, Progress::unheard()).run(body).await?;
+    Ok(written(StatusCode::OK, at, &report))
 }
 
 /// One import under way.
-struct Import<'a> {
-    api: &'a Api,
+struct Import {
+    api: Api,
     app: AppId,
+    progress: Progress,
     chunk: Vec<ImportLine>,
     chunk_bytes: usize,
-    /// Oldest first, at most [`CHUNKS_MAX`].
+    /// Oldest first, at most [`IMPORT_CHUNKS_MAX`].
     under_way: VecDeque<Waiting>,
     /// Lines read, blank ones too.
     number: u64,
@@ -157,11 +150,12 @@ struct Import<'a> {
     at: Option<Position>,
 }
 
-impl<'a> Import<'a> {
-    fn new(api: &'a Api, app: AppId) -> Import<'a> {
+impl Import {
+    fn new(api: Api, app: AppId, progress: Progress) -> Import {
         Import {
             api,
             app,
+            progress,
             chunk: Vec::new(),
             chunk_bytes: 0,
             under_way: VecDeque::new(),
@@ -169,6 +163,27 @@ impl<'a> Import<'a> {
             body: ImportBody::default(),
             bad: FirstBad::new(REPORT_MAX),
             at: None,
+        }
+    }
+
+    /// Gives where the last of it was committed, and the report; a refusal has the report with it.
+    async fn run(mut self, body: Body) -> Result<(Position, ImportBody), Refusal> {
+        let done = match self.read(body).await {
+            Ok(()) => self.finish().await,
+            Err(refusal) => {
+                // What was sent counts; the report says how it went.
+                let settled = self.settle().await;
+                Err(settled.err().unwrap_or(refusal))
+            }
+        };
+        let at = self.at.unwrap_or_else(|| self.api.world().position());
+        let report = self.report();
+        match done {
+            Ok(()) => Ok((at, report)),
+            Err(refusal) => {
+                let report = serde_json::to_value(report).expect("numbers and strings make JSON");
+                Err(refusal.with("report", report))
+            }
         }
     }
 
@@ -195,7 +210,7 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-    async fn take(&mut self, line: Line) -> Result<(), Refusal> {
+    async fn take(&mut self, line: Line<'_>) -> Result<(), Refusal> {
         self.api.shared.metrics.import_lines.inc();
         self.number += 1;
         let number = self.number;
@@ -229,7 +244,7 @@ impl<'a> Import<'a> {
         if self.chunk.is_empty() {
             return Ok(());
         }
-        while self.under_way.len() >= CHUNKS_MAX {
+        while self.under_way.len() >= IMPORT_CHUNKS_MAX {
             self.wait_for_one().await?;
         }
         let lines = std::mem::take(&mut self.chunk);
@@ -264,6 +279,8 @@ impl<'a> Import<'a> {
                 self.body.unchanged += report.unchanged;
                 report.bad.into_iter().for_each(|bad| self.bad.add(bad));
                 self.at = Some(at);
+                self.body.bad = self.bad.count();
+                self.progress.tell(&self.body);
                 Ok(())
             }
             _ => Err(unexpected()),
@@ -313,13 +330,7 @@ pub(crate) async fn export(
         write_all(&world, app, &pieces);
         drop(permit);
     });
-    let pieces =
-        futures_util::stream::unfold(receiver, async |mut receiver: mpsc::Receiver<Bytes>| {
-            let piece = receiver.recv().await?;
-            Some((Ok::<_, std::convert::Infallible>(piece), receiver))
-        });
-    let headers = [(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))];
-    Ok((headers, Body::from_stream(pieces)).into_response())
+    Ok(ndjson(receiver))
 }
 
 fn write_all(world: &World, app: AppId, pieces: &mpsc::Sender<Bytes>) {

@@ -3,9 +3,9 @@
 use carillon_world::SecretHash;
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(super) enum Line<'a> {
     /// Without its end.
-    Text(Vec<u8>),
+    Text(&'a [u8]),
     /// Its bytes were dropped as they came.
     TooLong,
 }
@@ -33,7 +33,7 @@ impl Lines {
         self.buffer.extend_from_slice(piece);
     }
 
-    pub(super) fn next_line(&mut self) -> Option<Line> {
+    pub(super) fn next_line(&mut self) -> Option<Line<'_>> {
         let rest = &self.buffer[self.start..];
         match rest.iter().position(|b| *b == b'\n') {
             Some(end) => {
@@ -41,7 +41,7 @@ impl Lines {
                 let line = if self.skipping || line.len() > self.bytes_max {
                     Line::TooLong
                 } else {
-                    Line::Text(line.to_vec())
+                    Line::Text(line)
                 };
                 self.skipping = false;
                 self.start += end + 1;
@@ -60,11 +60,11 @@ impl Lines {
     }
 
     /// The last line, if the text does not end with a line end.
-    pub(super) fn finish(mut self) -> Option<Line> {
+    pub(super) fn finish(&self) -> Option<Line<'_>> {
         if self.skipping {
             return Some(Line::TooLong);
         }
-        let line = self.buffer.split_off(self.start);
+        let line = &self.buffer[self.start..];
         (!line.is_empty()).then_some(Line::Text(line))
     }
 }
@@ -96,42 +96,39 @@ pub(super) fn hex(hash: &SecretHash) -> String {
 mod tests {
     use super::*;
 
-    fn split(pieces: &[&[u8]]) -> Vec<Line> {
+    /// `None` is a line that is too long.
+    fn split(pieces: &[&[u8]]) -> Vec<Option<Vec<u8>>> {
+        let owned = |line: Line<'_>| match line {
+            Line::Text(text) => Some(text.to_vec()),
+            Line::TooLong => None,
+        };
         let mut lines = Lines::new(4);
         let mut all = Vec::new();
         for piece in pieces {
             lines.feed(piece);
             while let Some(line) = lines.next_line() {
-                all.push(line);
+                all.push(owned(line));
             }
         }
-        all.extend(lines.finish());
+        all.extend(lines.finish().map(owned));
         all
     }
 
-    fn text(text: &[u8]) -> Line {
-        Line::Text(text.to_vec())
+    fn text(text: &[u8]) -> Option<Vec<u8>> {
+        Some(text.to_vec())
     }
 
     #[test]
     fn lines_do_not_depend_on_how_the_bytes_come() {
         let whole = b"ab\n\nabcd\nabcde\nx\nabcdefghijkl\nyz";
-        let expected = [
-            text(b"ab"),
-            text(b""),
-            text(b"abcd"),
-            Line::TooLong,
-            text(b"x"),
-            Line::TooLong,
-            text(b"yz"),
-        ];
+        let expected = [text(b"ab"), text(b""), text(b"abcd"), None, text(b"x"), None, text(b"yz")];
         assert_eq!(split(&[whole]), expected);
         for size in 1..whole.len() {
             let pieces: Vec<&[u8]> = whole.chunks(size).collect();
             assert_eq!(split(&pieces), expected, "pieces of {size}");
         }
-        assert_eq!(split(&[b"abcdefg"]), [Line::TooLong]);
-        assert_eq!(split(&[b""]), []);
+        assert_eq!(split(&[b"abcdefg"]), [None]);
+        assert!(split(&[b""]).is_empty());
     }
 
     #[test]
