@@ -5,6 +5,7 @@
 
 mod answer;
 mod builder;
+mod group_names;
 mod ids;
 mod log;
 mod message;

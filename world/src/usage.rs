@@ -19,6 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use carillon_expr::{Expression, Value};
 
+use crate::group_names;
 use crate::message::{Message, Revision};
 use crate::view::App;
 use crate::{
@@ -153,9 +154,11 @@ pub(crate) fn of_attribute(row: &AttributeRow) -> Usage {
 
 /// With its entries by id, by name, and in the count of members.
 pub(crate) fn of_group(row: &GroupRow) -> Usage {
-    let names = trie_entry(size_of::<Vec<GroupId>>()) + allocation(4 * size_of::<GroupId>());
-    let declarations =
-        shared(size_of::<GroupRow>()) + text(&row.name) + trie_entry(8) + names + trie_entry(8);
+    let declarations = shared(size_of::<GroupRow>())
+        + text(&row.name)
+        + trie_entry(8)
+        + group_names::ENTRY_BYTES
+        + trie_entry(8);
     Usage { declarations, ..Usage::ZERO }
 }
 

@@ -4,13 +4,13 @@
 //! world that they took, and a decision that fails is undone by dropping it (P2).
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use carillon_expr::{Schema, Type};
 use serde::{Deserialize, Serialize};
 
 use crate::builder::Devices;
+use crate::group_names::GroupNames;
 use crate::message::{Index, Message, Records, Revision, Shrunk};
 use crate::partition::Slice;
 use crate::pmap::PMap;
@@ -67,43 +67,6 @@ pub struct MessageChange {
     pub after: Revision,
 }
 
-/// Names to ids, by the hash of the name; ids of names that share a hash stand together.
-#[derive(Clone, Debug)]
-struct Names<K>(PMap<u64, Vec<K>>);
-
-fn hash(name: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    name.hash(&mut hasher);
-    hasher.finish()
-}
-
-impl<K: Copy + PartialEq> Names<K> {
-    fn new() -> Names<K> {
-        Names(PMap::new())
-    }
-
-    fn add(&mut self, name: &str, id: K) {
-        match self.0.get_mut(hash(name)) {
-            Some(ids) => ids.push(id),
-            None => drop(self.0.insert(hash(name), vec![id])),
-        }
-    }
-
-    fn remove(&mut self, name: &str, id: K) {
-        let emptied = self.0.get_mut(hash(name)).is_some_and(|ids| {
-            ids.retain(|other| *other != id);
-            ids.is_empty()
-        });
-        if emptied {
-            self.0.remove(hash(name));
-        }
-    }
-
-    fn candidates(&self, name: &str) -> &[K] {
-        self.0.get(hash(name)).map_or(&[], Vec::as_slice)
-    }
-}
-
 /// A tenant's part of a world. Shares its parts with its clones.
 #[derive(Clone, Debug)]
 pub struct App {
@@ -111,7 +74,7 @@ pub struct App {
     attributes: Arc<BTreeMap<AttributeId, Arc<AttributeRow>>>,
     attribute_names: Arc<BTreeMap<Arc<str>, AttributeId>>,
     groups: PMap<GroupId, Arc<GroupRow>>,
-    group_names: Names<GroupId>,
+    group_names: GroupNames,
     members: PMap<GroupId, u64>,
     devices: PMap<DeviceId, Arc<DeviceRow>>,
     messages: PMap<MessageId, Arc<Message>>,
@@ -131,7 +94,7 @@ impl App {
             attributes: Arc::default(),
             attribute_names: Arc::default(),
             groups: PMap::new(),
-            group_names: Names::new(),
+            group_names: GroupNames::default(),
             members: PMap::new(),
             devices: PMap::new(),
             messages: PMap::new(),
@@ -174,8 +137,7 @@ impl App {
     }
 
     pub fn group_by_name(&self, name: &str) -> Option<&Arc<GroupRow>> {
-        let ids = self.group_names.candidates(name);
-        ids.iter().filter_map(|id| self.groups.get(*id)).find(|row| &*row.name == name)
+        self.group_names.find(name)
     }
 
     /// In a stable order, which is not that of the ids.
@@ -297,13 +259,13 @@ impl App {
     pub(crate) fn put_group(&mut self, row: Arc<GroupRow>) {
         self.drop_group(row.id);
         self.usage.add(&usage::of_group(&row));
-        self.group_names.add(&row.name, row.id);
+        self.group_names.add(row.clone());
         self.groups.insert(row.id, row);
     }
 
     pub(crate) fn drop_group(&mut self, id: GroupId) {
         if let Some(row) = self.groups.remove(id) {
-            self.group_names.remove(&row.name, id);
+            self.group_names.remove(&row);
             self.usage.subtract(&usage::of_group(&row));
         }
     }

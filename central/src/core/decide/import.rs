@@ -1,15 +1,14 @@
 //! A chunk of an import: each line is a write of its own, so a bad one leaves its neighbours alone and the chunk may
 //! span batches.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use carillon_world::{App, AppId, Change, DevicePrivate, DeviceRow, GroupRow, Millis, Seq};
+use carillon_world::{App, AppId, Change, DevicePrivate, DeviceRow, Millis, Seq};
 
 use super::devices::{Setter, set_member, set_value, too_many_attributes, too_many_groups};
 use super::{Decided, Fault, app_of};
 use crate::core::budget::Quota;
-use crate::core::input::{GroupRef, ImportLine, check_tokens, check_user};
+use crate::core::input::{ImportLine, check_tokens, check_user};
 use crate::core::ledger::Ledger;
 use crate::core::limits::{DEVICE_ATTRIBUTES_MAX, DEVICE_GROUPS_MAX};
 use crate::core::problem::{self, Problem};
@@ -23,11 +22,10 @@ pub(super) fn import(
 ) -> Decided {
     app_of(ledger, app)?;
     let mut report = ImportReport::default();
-    let mut groups = Groups::default();
     for line in lines {
         let known = app_of(ledger, app)?;
         let before = known.device(line.id).cloned();
-        let row = match imported(ledger, known, &mut groups, before.as_deref(), line, now) {
+        let row = match imported(ledger, known, before.as_deref(), line, now) {
             Ok(row) => row,
             Err(refused) => {
                 report.bad.push(bad(line, refused));
@@ -48,33 +46,16 @@ pub(super) fn import(
     Ok(Reply::Imported(report))
 }
 
-/// The groups that the lines so far named: a fleet names few, each many times, and the chunk changes none.
-#[derive(Default)]
-struct Groups<'a>(HashMap<&'a str, Arc<GroupRow>>);
-
-impl<'a> Groups<'a> {
-    fn find(&mut self, app: &App, named: &'a GroupRef) -> Option<Arc<GroupRow>> {
-        let GroupRef::Either(name) = named else { return named.find(app).cloned() };
-        if let Some(known) = self.0.get(&**name) {
-            return Some(known.clone());
-        }
-        let found = named.find(app)?.clone();
-        self.0.insert(name, found.clone());
-        Some(found)
-    }
-}
-
 fn bad(line: &ImportLine, refused: Problem) -> BadLine {
     BadLine { line: line.line, code: refused.code, detail: refused.detail }
 }
 
 /// The row that the line makes of the device: its whole profile is replaced.
-fn imported<'a>(
+fn imported(
     ledger: &Ledger,
     app: &App,
-    named: &mut Groups<'a>,
     before: Option<&DeviceRow>,
-    line: &'a ImportLine,
+    line: &ImportLine,
     now: Millis,
 ) -> Result<DeviceRow, Problem> {
     let seq: Seq = ledger.next_seq();
@@ -101,8 +82,7 @@ fn imported<'a>(
     }
     let mut groups = Vec::with_capacity(line.groups.len());
     for name in &line.groups {
-        let group =
-            named.find(app, name).ok_or_else(|| problem::unknown_group(&name.to_string()))?;
+        let group = name.find(app).ok_or_else(|| problem::unknown_group(&name.to_string()))?;
         let held = before.is_some_and(|row| carillon_expr::Profile::in_group(row, group.id));
         if !Setter::Server.may(group.set_by) && !held {
             return Err(Setter::Server.refusal("group", &group.name));
