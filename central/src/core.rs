@@ -14,6 +14,7 @@ pub mod render;
 pub mod schedule;
 pub mod seen;
 pub mod upstream;
+pub mod value;
 pub mod write;
 pub mod writer;
 

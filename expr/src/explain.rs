@@ -9,10 +9,14 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::diagnostic::floor_boundary;
 use crate::eval::truth;
 use crate::print::Printer;
 use crate::tree::{Join, Node, Operand, Subject, Test};
 use crate::{AttributeId, AudienceId, Context, Expression, Profile, Schema, Truth, Value};
+
+/// The most bytes of a value that are shown. A large set may be looked at by thousands of tests, and each shows it.
+const SHOWN_BYTES_MAX: usize = 1_024;
 
 /// The outcome of an expression for one device, part by part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,7 +44,7 @@ pub struct Part {
 pub struct Saw {
     /// The name of an attribute, or `user`, `last_seen`, `device`, `now`, `message`.
     pub name: String,
-    /// As it would be written in an expression; `None` if there is none.
+    /// As it would be written in an expression, a long one cut with `…`; `None` if there is none.
     pub value: Option<String>,
 }
 
@@ -225,7 +229,12 @@ impl<P: Profile> Explainer<'_, P> {
     fn print(&self, value: &Value) -> String {
         let mut printer = Printer::new(Some(self.schema));
         printer.value(value);
-        printer.out
+        let mut shown = printer.out;
+        if shown.len() > SHOWN_BYTES_MAX {
+            shown.truncate(floor_boundary(&shown, SHOWN_BYTES_MAX));
+            shown.push('…');
+        }
+        shown
     }
 }
 

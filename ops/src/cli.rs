@@ -7,7 +7,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{SECTIONS, Sources, joined};
 use crate::demo::Options;
-use crate::fleet;
+use crate::{explain, fleet};
 
 /// Targeted push fanout: write one message and a recipient expression, and every device that the
 /// expression describes, now or later, has it.
@@ -37,6 +37,10 @@ pub(crate) enum Commands {
     ///
     /// The demo and the benchmarks use the same. Secrets follow from the seed: never for a server that matters.
     Fleet(fleet::command::Options),
+    /// Say why a device is a recipient of an expression or a message, or is none, part by part.
+    ///
+    /// Asks central's admin API, which has to be running.
+    Explain(explain::Options),
     /// Show what can be configured.
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::config::Faults;
 use crate::data::DataError;
+use crate::explain::ExplainError;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -13,6 +14,8 @@ pub(crate) enum Failure {
     Configuration(#[from] Faults),
     #[error(transparent)]
     Data(#[from] DataError),
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
     #[error("start the runtime")]
     Runtime(#[source] io::Error),
     #[error("catch signals")]

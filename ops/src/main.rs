@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod data;
 mod demo;
+mod explain;
 mod failure;
 mod fleet;
 mod hexadecimal;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Commands::Up(args) => serve(&args, Tiers::Both),
         Commands::Central(args) => serve(&args, Tiers::Central),
         Commands::Edge(args) => serve(&args, Tiers::Edge),
+        Commands::Explain(options) => explain::run(&options),
         Commands::Fleet(options) => fleet::command::run(&options),
         Commands::Config(ConfigCommand::PrintDefaults) => say(&config::defaults_toml()),
     };

@@ -3,6 +3,7 @@
 //! Only growth is refused. Whatever shrinks or keeps goes on, or a full world could never be emptied: recalls,
 //! deletions and what falls due are not even asked.
 
+use carillon_expr::Limits;
 use carillon_world::{App, Quotas, Usage, World};
 
 use super::problem::{self, Problem};
@@ -14,11 +15,17 @@ pub struct Budgets {
     pub world_bytes_max: u64,
     /// For apps that have none of their own.
     pub quotas: QuotaLimits,
+    /// What an expression may cost. Those that are stored stay, whatever it was lowered to.
+    pub expressions: Limits,
 }
 
 impl Default for Budgets {
     fn default() -> Budgets {
-        Budgets { world_bytes_max: 8 << 30, quotas: QuotaLimits::default() }
+        Budgets {
+            world_bytes_max: 8 << 30,
+            quotas: QuotaLimits::default(),
+            expressions: Limits::default(),
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use super::problem::{self, Problem};
 /// # Errors
 /// All that is wrong with the text; or that it is volatile: what such an expression describes changes with the clock
 /// alone, and edges look at what is written alone.
-pub fn read(text: &str, schema: &dyn Schema) -> Result<Expression, Problem> {
-    let expression = Expression::parse(text, schema, &Limits::default())
+pub fn read(text: &str, schema: &dyn Schema, limits: &Limits) -> Result<Expression, Problem> {
+    let expression = Expression::parse(text, schema, limits)
         .map_err(|errors| problem::bad_expression(text, &errors))?;
     if expression.is_volatile() {
         return Err(problem::problem(
@@ -19,4 +19,92 @@ pub fn read(text: &str, schema: &dyn Schema) -> Result<Expression, Problem> {
         ));
     }
     Ok(expression)
+}
+
+#[cfg(test)]
+mod tests {
+    use carillon_expr::{AttributeId, AudienceId, GroupId, Type};
+
+    use super::*;
+
+    /// `@in` is everyone, `@out` is `@in`.
+    #[derive(Debug, Default)]
+    struct Audiences(Option<(Expression, Expression)>);
+
+    impl Audiences {
+        fn new() -> Audiences {
+            let inner = Expression::everyone();
+            let outer = Audiences(Some((inner.clone(), inner.clone())));
+            let parsed = Expression::parse("@in", &outer, &Limits::default()).unwrap();
+            Audiences(Some((inner, parsed)))
+        }
+    }
+
+    impl Schema for Audiences {
+        fn attribute(&self, _: &str) -> Option<(AttributeId, Type)> {
+            None
+        }
+        fn attribute_name(&self, _: AttributeId) -> Option<(&str, Type)> {
+            None
+        }
+        fn group(&self, _: &str) -> Option<GroupId> {
+            None
+        }
+        fn group_name(&self, _: GroupId) -> Option<&str> {
+            None
+        }
+        fn visit_attribute_names(&self, _: &mut dyn FnMut(&str)) {}
+        fn visit_group_names(&self, _: &mut dyn FnMut(&str)) {}
+        fn audience(&self, name: &str) -> Option<AudienceId> {
+            ["in", "out"]
+                .iter()
+                .position(|known| *known == name)
+                .map(|at| AudienceId::new(at as u64))
+        }
+        fn audience_name(&self, id: AudienceId) -> Option<&str> {
+            Some(if id.get() == 0 { "in" } else { "out" })
+        }
+        fn audience_expression(&self, id: AudienceId) -> Option<&Expression> {
+            let (inner, outer) = self.0.as_ref()?;
+            Some(if id.get() == 0 { inner } else { outer })
+        }
+    }
+
+    fn kind(text: &str, limits: Limits) -> Option<String> {
+        let refused = read(text, &Audiences::new(), &limits).err()?;
+        assert_eq!((refused.status, refused.code.as_str()), (422, "bad-expression"));
+        let extra: serde_json::Value = serde_json::from_str(&refused.extra.unwrap()).unwrap();
+        extra["errors"][0]["kind"].as_str().map(str::to_owned)
+    }
+
+    #[test]
+    fn each_limit_has_its_own_error_and_what_fits_is_taken() {
+        let text = "not (all or @out)";
+        let limits = Limits { bytes_max: 17, nodes_max: 6, depth_max: 2, audience_depth_max: 2 };
+        assert_eq!(kind(text, limits), None);
+        assert_eq!(kind(text, Limits { bytes_max: 16, ..limits }).as_deref(), Some("too_long"));
+        assert_eq!(
+            kind(text, Limits { nodes_max: 5, ..limits }).as_deref(),
+            Some("too_many_nodes")
+        );
+        assert_eq!(kind(text, Limits { depth_max: 1, ..limits }).as_deref(), Some("too_deep"));
+        let shallow = Limits { audience_depth_max: 1, ..limits };
+        assert_eq!(kind(text, shallow).as_deref(), Some("audience_too_deep"));
+    }
+
+    #[test]
+    fn an_error_points_at_bytes_and_at_utf_16() {
+        let refused = read("/* é😀 */ nobody", &Audiences::new(), &Limits::default()).unwrap_err();
+        let extra: serde_json::Value = serde_json::from_str(&refused.extra.unwrap()).unwrap();
+        let error = &extra["errors"][0];
+        assert_eq!(error["span"], serde_json::json!({"start": 13, "end": 19}));
+        assert_eq!(error["span_utf16"], serde_json::json!({"start": 10, "end": 16}));
+        assert_eq!((&error["line"], &error["column"]), (&1.into(), &10.into()));
+    }
+
+    #[test]
+    fn what_looks_at_the_clock_is_refused() {
+        let refused = read("last_seen within 7d", &Audiences::new(), &Limits::default());
+        assert_eq!(refused.unwrap_err().code, "volatile-expression");
+    }
 }

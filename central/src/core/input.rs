@@ -1,108 +1,19 @@
 //! What callers say about devices and messages, with its shape checked but not yet its meaning: names are not
 //! resolved and values have no declared type, because only the writer knows the schema that a write meets.
+//! What they say of one attribute is in `value`.
 
 use std::fmt;
 use std::sync::Arc;
 
-use carillon_expr::{GroupId, Number, Type, Value};
+use carillon_expr::GroupId;
 use carillon_world::{App, DeviceId, GroupRow, PushToken, SecretHash};
 use carillon_world::{Problem, ProfilePatch};
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::limits::{
-    DEVICE_TOKENS_MAX, MESSAGE_BODY_DEPTH_MAX, STRING_VALUE_BYTES_MAX, TOKEN_BYTES_MAX,
-    USER_BYTES_MAX,
-};
+use super::limits::{DEVICE_TOKENS_MAX, MESSAGE_BODY_DEPTH_MAX, TOKEN_BYTES_MAX, USER_BYTES_MAX};
 use super::problem;
-
-/// A JSON value given for an attribute. Whether it fits is known when the attribute's type is.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Scalar {
-    String(Arc<str>),
-    Number(Number),
-    Bool(bool),
-}
-
-impl Scalar {
-    /// The value as the declared type.
-    ///
-    /// # Errors
-    /// `wrong-type`, or `invalid` for a text that is too long.
-    pub fn to_value(&self, name: &str, kind: Type) -> Result<Value, Problem> {
-        match (self, kind) {
-            (Scalar::String(text), Type::String) if text.len() > STRING_VALUE_BYTES_MAX => Err(
-                problem::invalid(format!("{name:?} has more than {STRING_VALUE_BYTES_MAX} bytes")),
-            ),
-            (Scalar::String(text), Type::String) => Ok(Value::String(text.clone())),
-            (Scalar::Number(number), Type::Number) => Ok(Value::Number(*number)),
-            (Scalar::Bool(flag), Type::Bool) => Ok(Value::Bool(*flag)),
-            (Scalar::String(text), Type::Version) => text
-                .parse()
-                .map(Value::Version)
-                .map_err(|e| problem::wrong_type(format!("{name:?}: {e}"))),
-            (Scalar::String(text), Type::Date) => text
-                .parse()
-                .map(Value::Date)
-                .map_err(|e| problem::wrong_type(format!("{name:?}: {e}"))),
-            (Scalar::String(text), Type::Time) => text
-                .parse()
-                .map(Value::Time)
-                .map_err(|e| problem::wrong_type(format!("{name:?}: {e}"))),
-            _ => Err(problem::wrong_type(format!(
-                "{name:?} is declared as {kind}, and this is {}",
-                self.kind()
-            ))),
-        }
-    }
-
-    const fn kind(&self) -> &'static str {
-        match self {
-            Scalar::String(_) => "a string",
-            Scalar::Number(_) => "a number",
-            Scalar::Bool(_) => "a bool",
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Scalar, D::Error> {
-        struct ScalarVisitor;
-        impl Visitor<'_> for ScalarVisitor {
-            type Value = Scalar;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string, a number or a bool")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Scalar, E> {
-                Ok(Scalar::String(text.into()))
-            }
-            fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Scalar, E> {
-                Ok(Scalar::Bool(flag))
-            }
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "JSON numbers are doubles to most who write them"
-            )]
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Scalar, E> {
-                self.visit_f64(number as f64)
-            }
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "JSON numbers are doubles to most who write them"
-            )]
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Scalar, E> {
-                self.visit_f64(number as f64)
-            }
-            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Scalar, E> {
-                Number::try_new(number)
-                    .map(Scalar::Number)
-                    .ok_or_else(|| E::custom("expected a finite number"))
-            }
-        }
-        deserializer.deserialize_any(ScalarVisitor)
-    }
-}
+use super::value::Given;
 
 /// The members of a JSON object in the order given; a name given twice is an error.
 #[derive(Clone, Debug, PartialEq)]
@@ -183,7 +94,7 @@ pub struct ProfileEdit {
     /// `Some(None)` removes it.
     pub user: Option<Option<Arc<str>>>,
     /// `None` removes the value.
-    pub attributes: Vec<(String, Option<Scalar>)>,
+    pub attributes: Vec<(String, Option<Given>)>,
     /// Whether to join or to leave.
     pub groups: Vec<(GroupRef, bool)>,
     /// All of the device's tokens.
@@ -194,13 +105,13 @@ impl ProfileEdit {
     /// From a device, through an edge.
     ///
     /// # Errors
-    /// If a value is not JSON, or not a string, number or bool.
+    /// If a value is not JSON, or not of a form that values have.
     pub fn from_patch(patch: ProfilePatch) -> Result<ProfileEdit, Problem> {
         let mut attributes = Vec::with_capacity(patch.attributes.len());
         for (name, json) in patch.attributes {
             let value = match json {
                 None => None,
-                Some(json) => serde_json::from_str::<Option<Scalar>>(&json)
+                Some(json) => serde_json::from_str::<Option<Given>>(&json)
                     .map_err(|e| problem::wrong_type(format!("{name:?}: {e}")))?,
             };
             attributes.push((name, value));
@@ -224,7 +135,7 @@ pub struct ImportLine {
     /// `None` leaves what the device has.
     pub secret: Option<SecretHash>,
     pub user: Option<Arc<str>>,
-    pub attributes: Vec<(String, Scalar)>,
+    pub attributes: Vec<(String, Given)>,
     pub groups: Vec<GroupRef>,
     /// `None` leaves what the device has.
     pub tokens: Option<Vec<PushToken>>,
@@ -282,43 +193,6 @@ pub fn check_user(user: &str) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_value_fits_its_declared_type_or_is_refused() {
-        let parse = |json: &str| serde_json::from_str::<Scalar>(json).unwrap();
-        assert_eq!(
-            parse("\"2.3\"").to_value("v", Type::Version).unwrap(),
-            Value::Version("2.3".parse().unwrap())
-        );
-        assert_eq!(
-            parse("3").to_value("n", Type::Number).unwrap(),
-            parse("3.0").to_value("n", Type::Number).unwrap()
-        );
-        assert_eq!(
-            parse("\"2026-11-21\"").to_value("d", Type::Date).unwrap(),
-            Value::Date("2026-11-21".parse().unwrap())
-        );
-        assert_eq!(
-            parse("\"2026-11-21T08:30+01:00\"").to_value("t", Type::Time).unwrap(),
-            Value::Time("2026-11-21T07:30:00Z".parse().unwrap())
-        );
-        for (json, kind) in [
-            ("\"2026-02-30\"", Type::Date),
-            ("\"2026-11-21\"", Type::Time),
-            ("\"59, 18\"", Type::Point),
-            ("3", Type::String),
-            ("\"x\"", Type::Version),
-            ("true", Type::Number),
-            ("1", Type::Bool),
-        ] {
-            assert_eq!(parse(json).to_value("a", kind).unwrap_err().code, "wrong-type", "{json}");
-        }
-        let long = Scalar::String("x".repeat(STRING_VALUE_BYTES_MAX + 1).into());
-        assert_eq!(long.to_value("a", Type::String).unwrap_err().code, "invalid");
-        for bad in ["null", "[]", "{}"] {
-            assert!(serde_json::from_str::<Scalar>(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_body_that_a_device_could_not_read_is_refused() {

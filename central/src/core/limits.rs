@@ -30,12 +30,18 @@ pub const APP_NAME_BYTES_MAX: usize = 128;
 pub const APPS_MAX: usize = 10_000;
 pub const ATTRIBUTES_PER_APP_MAX: usize = 1_000;
 
-/// A device's row is at most 256 × 1 KiB + 1,024 × 9 B + 10 × 4 KiB, well below the 1 MiB of a record.
+/// A device's row is at most 320 KiB of texts with their lengths (5 B, where 4 are counted) + 256 × 16 B +
+/// 1,024 × 9 B + 10 × 4 KiB, well below the 1 MiB of a record.
 pub const DEVICE_ATTRIBUTES_MAX: usize = 256;
+/// Bytes of the texts of a device's values, the entries of sets with 4 more each: 256 of the longest strings.
+pub const DEVICE_VALUES_BYTES_MAX: usize = DEVICE_ATTRIBUTES_MAX * STRING_VALUE_BYTES_MAX;
 pub const DEVICE_GROUPS_MAX: usize = 1_024;
 pub const DEVICE_TOKENS_MAX: usize = 10;
 pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
 pub const STRING_VALUE_BYTES_MAX: usize = 1024;
+/// Distinct entries of a set.
+pub const SET_ENTRIES_MAX: usize = 256;
+pub const SET_ENTRY_BYTES_MAX: usize = 256;
 pub const USER_BYTES_MAX: usize = 256;
 
 pub const MESSAGE_BODY_BYTES_MAX: usize = 64 * 1024;
@@ -66,7 +72,9 @@ pub const IMPORT_PROGRESS_PAUSE: Duration = Duration::from_secs(1);
 pub const IMPORT_CHUNKS_MAX: usize = 16;
 /// Bytes of the lines of one import write.
 pub const IMPORT_CHUNK_BYTES: usize = 256 * 1024;
-pub const IMPORT_LINE_BYTES_MAX: usize = 64 * 1024;
+/// As long as the export of any device: 6 B for each of `DEVICE_VALUES_BYTES_MAX` (a control character is
+/// `\u0000`), 69 KiB of names of groups, 17 KiB of names of attributes, 240 KiB of tokens, together 1.9 MiB.
+pub const IMPORT_LINE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Bad lines and unknown ids that a report lists.
 pub const REPORT_MAX: usize = 1_000;
 /// Devices of one write that erases a user.

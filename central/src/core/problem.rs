@@ -157,7 +157,8 @@ pub fn internal() -> Problem {
     )
 }
 
-/// The expression is wrong; `errors` says where and how to mend it.
+/// The expression is wrong; `errors` says where, in bytes (`span`) and in UTF-16 code units (`span_utf16`), and how
+/// to mend it.
 pub fn bad_expression(text: &str, diagnostics: &Diagnostics) -> Problem {
     let errors: Vec<_> = diagnostics
         .iter()
@@ -167,7 +168,8 @@ pub fn bad_expression(text: &str, diagnostics: &Diagnostics) -> Problem {
                 "message": d.message,
                 "line": d.line,
                 "column": d.column,
-                "span": {"start": d.span.start, "end": d.span.end},
+                "span": d.span,
+                "span_utf16": d.span_utf16,
                 "suggestion": d.suggestion,
                 "rendered": d.render(text),
             })

@@ -13,7 +13,8 @@ use carillon_world::{
 use carillon_world::{Problem, Receipt};
 use serde::{Deserialize, Serialize};
 
-use super::input::{GroupRef, ImportLine, ProfileEdit, Scalar};
+use super::input::{GroupRef, ImportLine, ProfileEdit};
+use super::value::Given;
 
 /// Pairs an answer with its write. The caller's own number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -304,18 +305,9 @@ impl ImportLine {
 
 impl ProfileEdit {
     fn weight(&self) -> usize {
-        let value = |v: &Option<Scalar>| v.as_ref().map_or(0, Scalar::weight);
+        let value = |v: &Option<Given>| v.as_ref().map_or(0, Given::weight);
         self.attributes.iter().map(|(name, v)| 40 + name.len() + value(v)).sum::<usize>()
             + self.groups.len() * 48
             + self.tokens.iter().flatten().map(|t| 24 + t.token.len()).sum::<usize>()
-    }
-}
-
-impl Scalar {
-    fn weight(&self) -> usize {
-        match self {
-            Scalar::String(text) => text.len(),
-            Scalar::Number(_) | Scalar::Bool(_) => 0,
-        }
     }
 }

@@ -6,7 +6,10 @@
 mod answer;
 mod apps;
 mod attributes;
+mod compare;
+mod complete;
 mod devices;
+mod explain;
 mod extract;
 mod groups;
 mod health;
@@ -21,6 +24,7 @@ use std::sync::{Arc, LazyLock};
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use carillon_expr::Limits;
 use carillon_world::{App, AppId, Position, World};
 use futures_util::FutureExt as _;
 use tokio::sync::Semaphore;
@@ -36,7 +40,7 @@ use crate::config::AdminConfig;
 use crate::core::problem;
 use crate::core::write::{Reply, Write};
 
-/// Previews at a time: each keeps a core busy.
+/// Previews and the like at a time: each keeps a core busy.
 const PREVIEWS_MAX: usize = 2;
 /// Exports at a time: each keeps a thread and a world, for as long as its reader likes.
 const EXPORTS_MAX: usize = 4;
@@ -69,6 +73,23 @@ impl Api {
 
     fn world(&self) -> Arc<World> {
         self.shared.world()
+    }
+
+    /// Does what keeps a core busy, over one world, on a thread for it; waits while as many are under way as may be.
+    async fn ponder<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&World, &Limits) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let permit = self.previews.clone().acquire_owned().await;
+        let permit = permit.map_err(|_| problem::overloaded())?;
+        let (world, limits) = (self.world(), self.shared.budgets.expressions);
+        // The thread holds the permit: a caller who goes away does not end the work.
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work(&world, &limits);
+            drop(permit);
+            done
+        });
+        done.await.map_err(|_| problem::internal())?
     }
 }
 
@@ -115,6 +136,9 @@ fn routes() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(messages::create, messages::list))
         .routes(routes!(messages::get, messages::edit, messages::act))
         .routes(routes!(preview::preview))
+        .routes(routes!(explain::explain))
+        .routes(routes!(compare::compare))
+        .routes(routes!(complete::complete))
         .routes(routes!(users::act))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
@@ -238,9 +262,12 @@ mod tests {
             "PATCH /v1/apps/{app}/groups/{group}",
             "PATCH /v1/apps/{app}/messages/{message}",
             "POST /v1/apps",
+            "POST /v1/apps/{app}/audience:compare",
+            "POST /v1/apps/{app}/audience:explain",
             "POST /v1/apps/{app}/audience:preview",
             "POST /v1/apps/{app}/devices/{device}/revoke",
             "POST /v1/apps/{app}/devices:import",
+            "POST /v1/apps/{app}/expression:complete",
             "POST /v1/apps/{app}/groups",
             "POST /v1/apps/{app}/groups/{group}/members:add",
             "POST /v1/apps/{app}/groups/{group}/members:remove",

@@ -56,6 +56,19 @@ fn an_explanation_shows_every_part_and_what_it_saw() {
     expect![[r#"[{"depth":0,"text":"or","truth":"unknown","saw":[]},{"depth":1,"text":"and","truth":"false","saw":[]},{"depth":2,"text":"@team/a","truth":"true","saw":[]}]"#]].assert_eq(&serde_json::to_string(&explained.parts[..3]).unwrap());
 }
 
+#[test]
+fn an_explanation_cuts_long_values_between_characters() {
+    let entries: Vec<String> = (0..200).map(|n| format!("é{n:0>20}")).collect();
+    let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+    let device = Device::default().with("tags", set(&entries)).with("country", text("SE"));
+    let explained =
+        parse("tags any (\"x\") or country == \"SE\"").explain(&device, &context(), &App);
+    let shown = explained.parts[1].saw[0].value.as_deref().unwrap();
+    assert!((1_022..=1_027).contains(&shown.len()), "{} bytes", shown.len());
+    assert!(shown.starts_with("(\"é000") && shown.ends_with('…'), "{shown}");
+    assert_eq!(explained.parts[2].saw[0].value.as_deref(), Some("\"SE\""));
+}
+
 /// The text with `|` at the cursor, then what is suggested.
 fn check_completion(source: &str, expected: Expect) {
     let cursor = source.find('|').unwrap();

@@ -12,6 +12,15 @@ use crate::link_token;
 /// The least that the HTTP library takes.
 const HEAD_BYTES_MIN: usize = 8 << 10;
 
+/// With the longest body, an expression of so many bytes and nodes, each a name that is stored as an id, stays below
+/// the 1 MiB of a message's record.
+const EXPRESSION_BYTES_MAX: usize = 256 << 10;
+const EXPRESSION_NODES_MAX: usize = 32_768;
+/// The parser counts more as this.
+const EXPRESSION_DEPTH_MAX: usize = 512;
+/// Each edit of an audience reads all that name it, however indirectly.
+const AUDIENCE_DEPTH_MAX: usize = 64;
+
 impl Settings {
     /// Judges settings that are each well formed; the reader adds where each came from. An edge that runs without its central beside it
     /// has to be told whom to trust.
@@ -29,6 +38,17 @@ impl Settings {
         }
         if self.edge.head_bytes_max.0 < HEAD_BYTES_MIN {
             fault("edge.head_bytes_max", "expected at least 8KiB".to_owned());
+        }
+        let central = &self.central;
+        for (key, value, most) in [
+            ("expression_bytes_max", central.expression_bytes_max.0, EXPRESSION_BYTES_MAX),
+            ("expression_nodes_max", central.expression_nodes_max.get(), EXPRESSION_NODES_MAX),
+            ("expression_depth_max", central.expression_depth_max.get(), EXPRESSION_DEPTH_MAX),
+            ("audience_depth_max", central.audience_depth_max.get(), AUDIENCE_DEPTH_MAX),
+        ] {
+            if value > most {
+                fault(&format!("central.{key}"), format!("expected at most {most}"));
+            }
         }
         if self.edge.listen.0.is_none() && self.edge.plain_listen.0.is_none() {
             fault("edge.listen", "expected an address here or in edge.plain_listen".to_owned());

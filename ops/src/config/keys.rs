@@ -133,6 +133,17 @@ settings! {
         quota_live_messages: NonZeroUsize = "100000",
         /// Message bodies of an app that has no quota of its own, ended ones until they are purged.
         quota_bodies_bytes: ByteSize = "1GiB",
+        /// Bytes of the text of an expression, at most 256KiB; beyond it `too_long`. Those that are
+        /// stored stay, as with the next three.
+        expression_bytes_max: ByteSize = "64KiB",
+        /// Operators, tests and list entries of an expression, with those of each audience that it
+        /// names, at most 32768; beyond it `too_many_nodes`.
+        expression_nodes_max: NonZeroUsize = "16384",
+        /// Parentheses and `not` that are open at one place of an expression, at most 512; beyond it
+        /// `too_deep`.
+        expression_depth_max: NonZeroUsize = "256",
+        /// Audiences within audiences, at most 64; beyond it `audience_too_deep`.
+        audience_depth_max: NonZeroUsize = "16",
         /// Open connections to the admin API.
         connections_max: NonZeroUsize = "1024",
         /// Body of a request to the admin API, imports excepted; beyond it 413.

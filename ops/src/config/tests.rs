@@ -214,6 +214,21 @@ fn faults_between_keys_come_together_too() {
 }
 
 #[test]
+fn limits_of_expressions_have_ceilings() {
+    let keys = "expression_bytes_max = \"256KiB\"\nexpression_nodes_max = 32768\nexpression_depth_max = 512\n\
+                audience_depth_max = 64\n";
+    case(&format!("[central]\n{keys}")).check(expect![""]);
+    let beyond = keys.replace("256K", "257K").replace("68", "69").replace("12", "13");
+    let beyond = beyond.replace("= 64", "= 65");
+    case(&format!("[central]\n{beyond}")).check(expect![[r#"
+        the configuration has 4 faults
+          central.expression_bytes_max: expected at most 262144 (carillon.toml:2)
+          central.expression_nodes_max: expected at most 32768 (carillon.toml:3)
+          central.expression_depth_max: expected at most 512 (carillon.toml:4)
+          central.audience_depth_max: expected at most 64 (carillon.toml:5)"#]]);
+}
+
+#[test]
 fn a_certificate_needs_its_key_and_an_edge_its_token() {
     let mut case = case("[edge]\ncertificate_file = \"/nonexistent.pem\"\n");
     case.sources.required = &["edge.link_token"];

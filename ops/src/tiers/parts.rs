@@ -11,6 +11,7 @@ use carillon_edge::{
     CentralConfig, CertificateFiles, Config as Edge, Limits, ListenConfig, Token as EdgeToken,
     Trust,
 };
+use carillon_expr::Limits as ExpressionLimits;
 use carillon_persist::{StoreOptions, StoreUrl};
 use carillon_world::stream::SenderConfig;
 
@@ -122,6 +123,12 @@ pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
                     groups_max: central.quota_groups.get() as u64,
                     live_messages_max: central.quota_live_messages.get() as u64,
                     bodies_bytes_max: central.quota_bodies_bytes.0 as u64,
+                },
+                expressions: ExpressionLimits {
+                    bytes_max: central.expression_bytes_max.0,
+                    nodes_max: central.expression_nodes_max.get(),
+                    depth_max: central.expression_depth_max.get(),
+                    audience_depth_max: central.audience_depth_max.get(),
                 },
             },
         },

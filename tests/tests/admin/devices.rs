@@ -17,6 +17,7 @@ const REVOKE: &str = "POST /v1/apps/{app}/devices/{device}/revoke";
 pub(crate) async fn check(bench: &mut Bench) {
     let app = app(bench).await;
     good_patches(bench, &app).await;
+    values_of_every_type(bench, &app).await;
     bad_patches(bench, &app).await;
     other_apps(bench, &app).await;
     sessions(bench).await;
@@ -26,6 +27,9 @@ pub(crate) async fn check(bench: &mut Bench) {
 async fn app(bench: &mut Bench) -> App {
     let app = bench.app().await;
     for (name, kind) in [("s", "string"), ("n", "number"), ("b", "bool"), ("v", "version")] {
+        bench.attribute(&app, name, kind, "both").await;
+    }
+    for (name, kind) in [("day", "date"), ("at", "time"), ("place", "point"), ("tags", "set")] {
         bench.attribute(&app, name, kind, "both").await;
     }
     bench.attribute(&app, "own", "string", "device").await;
@@ -82,6 +86,76 @@ async fn good_patches(bench: &mut Bench, app: &App) {
     bench.written(patch(longest)).await;
 }
 
+/// What is answered can be sent as it is, and messages find it.
+async fn values_of_every_type(bench: &mut Bench, app: &App) {
+    let patch = |body: Value| Call::to(PATCH, &[&app.id, &id(2)]).json(json!({"attributes": body}));
+    let given = json!({"day": "2026-11-21", "at": "2026-11-21T08:30+01:00", "tags": ["b", "a", "b", "\u{0}é"],
+                       "place": {"lon": 13.0038, "lat": 55.605}});
+    let device = bench.written(patch(given)).await.json();
+    let held = json!({"day": "2026-11-21", "at": "2026-11-21T07:30:00Z", "tags": ["\u{0}é", "a", "b"],
+                      "place": {"lat": 55.605, "lon": 13.0038}});
+    assert_eq!(device["attributes"], held);
+    assert_eq!(bench.unchanged(patch(held)).await.json(), device, "what came out goes in");
+    let preview = |to: &str| {
+        let call = Call::to("POST /v1/apps/{app}/audience:preview", &[&app.id]);
+        call.json(json!({"to": to}))
+    };
+    for to in [
+        "day == 2026-11-21",
+        "at between 2026-11-21T07:30:00Z and 2026-11-21T07:30:00Z",
+        "tags all (\"a\", \"b\") and tags none (\"c\")",
+        "near(place, 55.6, 13, 5km)",
+    ] {
+        let found = bench.read(preview(to)).await.json();
+        assert_eq!((&found["count"], &found["sample"]), (&json!(1), &json!([id(2)])), "{to}");
+    }
+    // An empty set is a value; whatever is numeric is a place if it is on the Earth.
+    for good in [
+        json!({"tags": []}),
+        json!({"tags": (0..256).map(|n| n.to_string()).collect::<Vec<_>>()}),
+        json!({"tags": ["x".repeat(256)]}),
+        json!({"place": {"lat": -90, "lon": 180}}),
+    ] {
+        bench.written(patch(good)).await;
+    }
+    for (code, bad) in [
+        ("invalid", json!({"tags": (0..257).map(|n| n.to_string()).collect::<Vec<_>>()})),
+        ("invalid", json!({"tags": ["x".repeat(257)]})),
+        ("invalid", json!({"place": {"lat": 90.1, "lon": 0}})),
+        ("invalid", json!({"place": {"lat": 0, "lon": -180.1}})),
+        ("wrong-type", json!({"tags": "a"})),
+        ("wrong-type", json!({"tags": {"lat": 1, "lon": 2}})),
+        ("wrong-type", json!({"place": ["55.6", "13"]})),
+        ("wrong-type", json!({"place": "55.6, 13"})),
+        ("wrong-type", json!({"s": ["a"]})),
+        ("wrong-type", json!({"day": "2026-02-29"})),
+        ("wrong-type", json!({"day": "2026-11-21T00:00:00Z"})),
+        ("wrong-type", json!({"at": "2026-11-21"})),
+    ] {
+        bench.refused(patch(bad), 422, code).await;
+    }
+    for bad in [
+        json!({"tags": ["a", 1]}),
+        json!({"tags": [["a"]]}),
+        json!({"place": [55.6, 13]}),
+        json!({"place": {"lat": 55.6}}),
+        json!({"place": {"lat": 55.6, "lon": 13, "alt": 3}}),
+        json!({"place": {"lat": "55.6", "lon": 13}}),
+    ] {
+        bench.refused(patch(bad), 400, "bad-request").await;
+    }
+    // Four sets of 64 KiB are all that a device may have.
+    let many: Vec<String> = (0..256).map(|n| format!("{n:0>252}")).collect();
+    for name in ["t1", "t2", "t3", "t4"] {
+        bench.attribute(app, name, "set", "server").await;
+    }
+    let three = json!({"tags": null, "t1": many, "t2": many, "t3": many});
+    bench.written(patch(three)).await;
+    bench.refused(patch(json!({"tags": ["a"], "t4": many})), 422, "limit").await;
+    let none = json!({"t1": null, "t2": null, "t3": null, "place": null, "day": null, "at": null});
+    bench.written(patch(none)).await;
+}
+
 async fn bad_patches(bench: &mut Bench, app: &App) {
     let patch = |body: Value| Call::to(PATCH, &[&app.id, &id(1)]).json(body);
     let token = |n: usize| vec![json!({"channel": "fcm", "token": "t"}); n];
@@ -114,7 +188,7 @@ async fn bad_patches(bench: &mut Bench, app: &App) {
         (400, "bad-request", json!({"tokens": [{"channel": "fcm"}]})),
         (400, "bad-request", json!({"tokens": null})),
         (400, "bad-request", json!({"attributes": null})),
-        (400, "bad-request", json!({"attributes": {"s": ["a"]}})),
+        (422, "wrong-type", json!({"attributes": {"s": ["a"]}})),
         (400, "bad-request", json!({"attributes": {"s": {"a": 1}}})),
         (400, "bad-request", json!({"groups": {"vip": 1}})),
         (400, "bad-request", json!({"groups": {"vip": null}})),

@@ -32,7 +32,8 @@ pub(crate) struct Operation {
 impl Operation {
     /// Whether it changes what central holds.
     pub(crate) fn writes(&self) -> bool {
-        self.method != "GET" && !self.path.ends_with(":preview")
+        let asks = [":preview", ":explain", ":compare", ":complete"];
+        self.method != "GET" && !asks.iter().any(|action| self.path.ends_with(action))
     }
 }
 

@@ -117,6 +117,15 @@ fn sample(things: &Things, call: &str) -> (Vec<String>, Option<Value>) {
         ),
         "POST /v1/apps/{app}/users/{user}:erase" => with(&[app, &"nobody".to_owned()], Value::Null),
         "POST /v1/apps/{app}/audience:preview" => with(&[app], json!({"to": "all", "sample": 3})),
+        "POST /v1/apps/{app}/audience:explain" => {
+            with(&[app], json!({"to": "country == \"KE\"", "device": device}))
+        }
+        "POST /v1/apps/{app}/audience:compare" => {
+            with(&[app], json!({"message": message, "after": "all", "sample": 3}))
+        }
+        "POST /v1/apps/{app}/expression:complete" => {
+            with(&[app], json!({"text": "country == ", "cursor": 3}))
+        }
         other => panic!("{other} is documented, but nothing here calls it"),
     }
 }

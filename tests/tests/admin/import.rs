@@ -8,7 +8,7 @@ use crate::wire::Wire;
 
 const IMPORT: &str = "POST /v1/apps/{app}/devices:import";
 const EXPORT: &str = "GET /v1/apps/{app}/devices:export";
-const LINE_BYTES_MAX: usize = 64 * 1024;
+const LINE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 pub(crate) async fn check(bench: &mut Bench) {
     each_kind_of_line(bench).await;
@@ -16,6 +16,7 @@ pub(crate) async fn check(bench: &mut Bench) {
     many_bad_lines(bench).await;
     a_stream_and_a_cut(bench).await;
     out_and_in_again(bench).await;
+    the_longest_line(bench).await;
 }
 
 pub(crate) fn id(n: u64) -> String {
@@ -26,6 +27,9 @@ pub(crate) fn id(n: u64) -> String {
 async fn app(bench: &mut Bench) -> App {
     let app = bench.app().await;
     for (name, kind) in [("s", "string"), ("n", "number"), ("b", "bool"), ("v", "version")] {
+        bench.attribute(&app, name, kind, "server").await;
+    }
+    for (name, kind) in [("day", "date"), ("at", "time"), ("place", "point"), ("tags", "set")] {
         bench.attribute(&app, name, kind, "server").await;
     }
     bench.attribute(&app, "own", "string", "device").await;
@@ -71,7 +75,13 @@ async fn each_kind_of_line(bench: &mut Bench) {
         ("{\"secret_sha256\":\"ab\"}", "bad-line"),
         ("{\"attributes\":{\"s\":\"a\",\"s\":\"a\"}}", "bad-line"),
         ("{\"attributes\":{\"s\":null}}", "bad-line"),
-        ("{\"attributes\":{\"s\":[\"a\"]}}", "bad-line"),
+        ("{\"attributes\":{\"s\":[\"a\"]}}", "wrong-type"),
+        ("{\"attributes\":{\"tags\":[1]}}", "bad-line"),
+        ("{\"attributes\":{\"tags\":\"a\"}}", "wrong-type"),
+        ("{\"attributes\":{\"place\":[55.6,13]}}", "bad-line"),
+        ("{\"attributes\":{\"place\":{\"lat\":91,\"lon\":0}}}", "invalid"),
+        ("{\"attributes\":{\"day\":\"2026-11-31\"}}", "wrong-type"),
+        ("{\"attributes\":{\"at\":\"2026-11-21\"}}", "wrong-type"),
         ("{\"attributes\":{\"n\":1e999}}", "bad-line"),
         ("{\"attributes\":{\"nothing\":1}}", "unknown-attribute"),
         ("{\"attributes\":{\"s\":1}}", "wrong-type"),
@@ -270,15 +280,39 @@ async fn settled(bench: &Bench) -> u64 {
     }
 }
 
+/// The longest export of a device: 256 KiB of characters that JSON writes with six, in an app of its own.
+async fn the_longest_line(bench: &mut Bench) {
+    let (from, to) = (bench.app().await, bench.app().await);
+    let mut attributes = serde_json::Map::new();
+    for name in ["t1", "t2", "t3", "t4"] {
+        for app in [&from, &to] {
+            bench.attribute(app, name, "set", "server").await;
+        }
+        let entries: Vec<String> = (0..256).map(|n| format!("{n:\u{1}>252}")).collect();
+        attributes.insert(name.to_owned(), json!(entries));
+    }
+    let line = json!({"id": id(1), "attributes": attributes,
+                      "tokens": vec![json!({"channel": "web_push", "token": "\u{1}".repeat(4_096)}); 10]});
+    let report = bench.import(&from, &[line]).await;
+    assert_eq!(counts(&report), [1, 1, 0, 0, 0], "{report}");
+    let export = bench.read(Call::to(EXPORT, &[&from.id])).await;
+    assert!(export.body.len() > 1_700_000, "{}", export.body.len());
+    let report = bench.written(import(&to, export.body)).await.json();
+    assert_eq!(counts(&report), [1, 1, 0, 0, 0], "{report}");
+}
+
 async fn out_and_in_again(bench: &mut Bench) {
     let (from, to) = (app(bench).await, app(bench).await);
     let lines: Vec<Value> = (0..700_u64)
         .map(|n| {
             let attributes = match n % 4 {
                 0 => json!({"s": format!("é{n}\n\"\u{7f}"), "v": format!("{n}.0.1")}),
+                _ if n % 41 == 0 => json!({}),
                 1 => json!({"n": n as f64 / 7.0, "b": n % 3 == 0}),
                 2 => json!({"n": 9_007_199_254_740_993_i64 - n as i64, "v": "4294967295.0"}),
-                _ => json!({}),
+                _ => json!({"day": format!("{:04}-02-28", n + 1), "at": format!("2026-11-21T00:00:00.{n:03}Z"),
+                            "tags": [format!("t{n}"), "é\u{0}", ""],
+                            "place": {"lat": n as f64 / 7.8 - 45.0, "lon": 180.0 - n as f64 / 3.0}}),
             };
             let groups = if n % 5 == 0 { json!(["vip"]) } else { json!([]) };
             let mut line = json!({"id": id(n * n), "attributes": attributes, "groups": groups});

@@ -7,6 +7,7 @@ mod bench;
 mod devices;
 mod document;
 mod exposed;
+mod expressions;
 mod faults;
 mod generic;
 mod health;
@@ -37,6 +38,7 @@ async fn endpoints(store: Store) {
     devices::check(&mut bench).await;
     import::check(&mut bench).await;
     messages::check(&mut bench).await;
+    expressions::check(&mut bench).await;
     oversize::check(&mut bench).await;
     lists::check(&mut bench).await;
     windows::check(&mut bench).await;

@@ -171,6 +171,12 @@ async fn bad_expressions(bench: &mut Bench, app: &App) {
         let call = Call::to(CREATE, &[&app.id]).json(json!({"to": to, "body": 1}));
         bench.refused(call, 422, "bad-expression").await;
     }
+    // Editors count in UTF-16, where an emoji is two and an accented letter one.
+    let call = Call::to(CREATE, &[&app.id]).json(json!({"to": "/* é😀 */ nobody", "body": 1}));
+    let problem = bench.refused(call, 422, "bad-expression").await;
+    let error = &problem["errors"][0];
+    assert_eq!(error["span"], json!({"start": 13, "end": 19}), "{error}");
+    assert_eq!(error["span_utf16"], json!({"start": 10, "end": 16}), "{error}");
 }
 
 async fn edited(bench: &mut Bench, app: &App) {

@@ -102,10 +102,22 @@ fn profiles(cases: &mut Cases, put: impl Fn(&mut Cases, Value, u16, &'static str
         ("build", json!("not a version")),
         ("bucket", json!(["b1"])),
         ("bucket", json!({"b": 1})),
+        ("day", json!("2026-11-31")),
+        ("at", json!("2026-11-21")),
+        ("home", json!([55.6, 13])),
+        ("home", json!({"lat": 55.6})),
+        ("home", json!("55.6, 13")),
+        ("likes", json!("a")),
+        ("likes", json!(["a", 1])),
+        ("likes", json!({"lat": 55.6, "lon": 13})),
     ] {
         put(cases, json!({"attributes": {name: value}}), 422, "wrong-type");
     }
     put(cases, json!({"attributes": {"bucket": "x".repeat(1025)}}), 422, "invalid");
+    put(cases, json!({"attributes": {"home": {"lat": 91, "lon": 0}}}), 422, "invalid");
+    put(cases, json!({"attributes": {"likes": ["x".repeat(257)]}}), 422, "invalid");
+    let entries: Vec<String> = (0..257).map(|n| n.to_string()).collect();
+    put(cases, json!({"attributes": {"likes": entries}}), 422, "invalid");
     put(cases, json!({"attributes": {"colour": "red"}}), 422, "unknown-attribute");
     put(cases, json!({"attributes": {"": "red"}}), 422, "unknown-attribute");
     put(cases, json!({"attributes": {"tier": "gold"}}), 403, "not-allowed");

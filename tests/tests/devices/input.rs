@@ -21,7 +21,8 @@ async fn good_input(store: Store) {
     let body = json!({
         "key": shop.key,
         "secret": secret,
-        "attributes": {"bucket": "b1", "rank": 1.5, "beta": true, "build": "2.3"},
+        "attributes": {"bucket": "b1", "rank": 1.5, "beta": true, "build": "2.3", "likes": ["b", "a", "b"],
+                       "day": "2026-11-21", "at": "2026-11-21T08:30+01:00", "home": {"lon": 13.5, "lat": 55.605}},
         "groups": ["g0"],
         "tokens": [{"channel": "fcm", "token": "t".repeat(4096)}],
         "from_a_later_release": [1],
@@ -47,7 +48,8 @@ async fn good_input(store: Store) {
     let seen = shop.device(&id).await;
     assert_eq!(
         seen["attributes"],
-        json!({"bucket": "b1", "rank": 1.5, "beta": true, "build": "2.3"})
+        json!({"bucket": "b1", "rank": 1.5, "beta": true, "build": "2.3", "likes": ["a", "b"],
+               "day": "2026-11-21", "at": "2026-11-21T07:30:00Z", "home": {"lat": 55.605, "lon": 13.5}})
     );
     assert_eq!((&seen["groups"], &seen["tokens"]), (&json!(["g0"]), &json!(1)));
     assert_eq!(shop.device_count().await, 1);
@@ -56,10 +58,16 @@ async fn good_input(store: Store) {
         Hand { http, app: shop.app.clone(), id: id.clone(), secret: secret.clone(), cursor: None };
     device.http.token = session;
     device.cursor = Some(text(&first, "cursor").to_owned());
-    let message = shop.say("bucket == \"b2\" and not #g0", json!({"text": "hé"})).await;
+    let message = shop
+        .say(
+            "bucket == \"b2\" and not #g0 and near(home, -33.01, 151.2, 2km)",
+            json!({"text": "hé"}),
+        )
+        .await;
     device.settle().await;
     let change = json!({
-        "attributes": {"bucket": "b2", "rank": null, "build": "3"},
+        "attributes": {"bucket": "b2", "rank": null, "build": "3", "day": null, "at": null,
+                       "home": {"lat": -33, "lon": 151.2}, "likes": []},
         "groups": {"g0": false, "g1": true},
         "tokens": [],
         "from_a_later_release": 1,
@@ -68,7 +76,10 @@ async fn good_input(store: Store) {
     assert_eq!((answer.status, answer.json()["after"].as_str()), (200, device.cursor.as_deref()));
     device.cursor = Some(text(&answer.json(), "cursor").to_owned());
     let seen = shop.device(&id).await;
-    assert_eq!(seen["attributes"], json!({"bucket": "b2", "beta": true, "build": "3"}));
+    assert_eq!(
+        seen["attributes"],
+        json!({"bucket": "b2", "beta": true, "build": "3", "likes": [], "home": {"lat": -33, "lon": 151.2}})
+    );
     assert_eq!((&seen["groups"], &seen["tokens"]), (&json!(["g1"]), &json!(0)));
     // Nothing named, nothing changed.
     let answer = device.call("PATCH", "/v1/devices/self", json!({})).await;

@@ -19,6 +19,7 @@ use crate::PATIENCE;
 /// | `rank` | number | both |
 /// | `beta` | bool | device |
 /// | `build` | version | device |
+/// | `day`, `at`, `home`, `likes` | date, time, point, set | device |
 /// | `tier` | string | server |
 /// | `#g0` to `#g3`, `#staff` | group | both; server |
 pub(crate) struct Shop {
@@ -39,6 +40,10 @@ impl Shop {
             ("rank", "number", "both"),
             ("beta", "bool", "device"),
             ("build", "version", "device"),
+            ("day", "date", "device"),
+            ("at", "time", "device"),
+            ("home", "point", "device"),
+            ("likes", "set", "device"),
             ("tier", "string", "server"),
         ] {
             let body = json!({"type": kind, "set_by": set_by});

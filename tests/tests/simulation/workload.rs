@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use carillon_central::core::input::{GroupRef, ImportLine, ProfileEdit, Scalar};
+use carillon_central::core::input::{GroupRef, ImportLine, ProfileEdit};
+use carillon_central::core::value::Given;
 use carillon_central::core::write::{CreateMessage, EditMessage, IdempotencyKey, Write};
 
 use carillon_client::{Command, ProfilePatch, Receipt, ReceiptKind, Secret};
@@ -43,12 +44,12 @@ fn kinds() -> Vec<(u64, Kind)> {
     ATTRIBUTES[..4].iter().map(|&(id, _, kind, _)| (id, kind)).collect()
 }
 
-fn scalar(value: &Plain) -> Scalar {
+fn scalar(value: &Plain) -> Given {
     match value {
-        Plain::Number(n) => Scalar::Number(Number::try_new(*n as f64).expect("finite")),
-        Plain::Flag(flag) => Scalar::Bool(*flag),
+        Plain::Number(n) => Given::Number(Number::try_new(*n as f64).expect("finite")),
+        Plain::Flag(flag) => Given::Bool(*flag),
         Plain::Text(_) | Plain::Release(..) => {
-            Scalar::String(value.json().as_str().expect("text").into())
+            Given::String(value.json().as_str().expect("text").into())
         }
     }
 }

@@ -11,8 +11,11 @@ use super::apps::group_of;
 use super::{Decided, Fault, app_of, device_of};
 use crate::core::input::{GroupRef, ProfileEdit, check_tokens, check_user};
 use crate::core::ledger::Ledger;
-use crate::core::limits::{DEVICE_ATTRIBUTES_MAX, DEVICE_GROUPS_MAX, REPORT_MAX};
+use crate::core::limits::{
+    DEVICE_ATTRIBUTES_MAX, DEVICE_GROUPS_MAX, DEVICE_VALUES_BYTES_MAX, REPORT_MAX,
+};
 use crate::core::problem::{self, Problem};
+use crate::core::value;
 use crate::core::write::{MembersReport, Reply};
 
 /// Who asks: what they may set differs.
@@ -164,9 +167,7 @@ pub(super) fn edited(
             let value = value.as_ref().map(|v| v.to_value(name, declared.kind)).transpose()?;
             set_value(&mut attributes, declared.id, value);
         }
-        if attributes.len() > DEVICE_ATTRIBUTES_MAX {
-            return Err(too_many_attributes());
-        }
+        check_attributes(&attributes)?;
         row.attributes = attributes.into();
     }
     if !edit.groups.is_empty() {
@@ -197,8 +198,22 @@ pub(super) fn edited(
     Ok(row)
 }
 
-pub(super) fn too_many_attributes() -> Problem {
-    problem::limit(format!("a device has at most {DEVICE_ATTRIBUTES_MAX} attributes"))
+/// # Errors
+/// `limit` if they are too many, or too large together.
+pub(super) fn check_attributes(attributes: &[(AttributeId, Value)]) -> Result<(), Problem> {
+    if attributes.len() > DEVICE_ATTRIBUTES_MAX {
+        let detail = format!("a device has at most {DEVICE_ATTRIBUTES_MAX} attributes");
+        return Err(problem::limit(detail));
+    }
+    if attributes.iter().map(|(_, value)| value::size(value)).sum::<usize>()
+        > DEVICE_VALUES_BYTES_MAX
+    {
+        return Err(problem::limit(format!(
+            "the texts of a device's attributes have at most {DEVICE_VALUES_BYTES_MAX} bytes, counting 4 more for each \
+             entry of a set"
+        )));
+    }
+    Ok(())
 }
 
 pub(super) fn too_many_groups() -> Problem {
@@ -232,5 +247,30 @@ pub(super) fn set_member(groups: &mut Vec<GroupId>, id: GroupId, join: bool) -> 
             true
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::limits::{SET_ENTRIES_MAX, STRING_VALUE_BYTES_MAX};
+
+    #[test]
+    fn the_values_of_a_device_have_a_limit_together() {
+        let of = |count: usize, value: &Value| {
+            let ids = 0..count as u64;
+            check_attributes(
+                &ids.map(|id| (AttributeId::new(id), value.clone())).collect::<Vec<_>>(),
+            )
+        };
+        let longest = Value::String("x".repeat(STRING_VALUE_BYTES_MAX).into());
+        assert_eq!(of(DEVICE_ATTRIBUTES_MAX, &longest), Ok(()));
+        let many = of(DEVICE_ATTRIBUTES_MAX + 1, &Value::Bool(true)).unwrap_err();
+        assert!(many.code == "limit" && many.detail.contains("256 attributes"), "{many:?}");
+        let entries = (0..SET_ENTRIES_MAX).map(|n| format!("{n:0>60}"));
+        let set = Value::Set(entries.collect());
+        assert_eq!(of(16, &set), Ok(()), "16 times 256 entries of 64 bytes are the limit");
+        let large = of(17, &set).unwrap_err();
+        assert!(large.code == "limit" && large.detail.contains("262144 bytes"), "{large:?}");
     }
 }

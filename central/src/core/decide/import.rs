@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use carillon_world::{App, AppId, Change, DevicePrivate, DeviceRow, Millis, Seq};
 
-use super::devices::{Setter, set_member, set_value, too_many_attributes, too_many_groups};
+use super::devices::{Setter, check_attributes, set_member, set_value, too_many_groups};
 use super::{Decided, Fault, app_of};
 use crate::core::budget::Quota;
 use crate::core::input::{ImportLine, check_tokens, check_user};
 use crate::core::ledger::Ledger;
-use crate::core::limits::{DEVICE_ATTRIBUTES_MAX, DEVICE_GROUPS_MAX};
+use crate::core::limits::DEVICE_GROUPS_MAX;
 use crate::core::problem::{self, Problem};
 use crate::core::write::{BadLine, ImportReport, Reply};
 
@@ -77,9 +77,7 @@ fn imported(
         }
         set_value(&mut attributes, declared.id, Some(value));
     }
-    if attributes.len() > DEVICE_ATTRIBUTES_MAX {
-        return Err(too_many_attributes());
-    }
+    check_attributes(&attributes)?;
     let mut groups = Vec::with_capacity(line.groups.len());
     for name in &line.groups {
         let group = name.find(app).ok_or_else(|| problem::unknown_group(&name.to_string()))?;

@@ -24,7 +24,7 @@ pub(super) fn create(ledger: &mut Ledger, now: Millis, create: &CreateMessage) -
         return Ok(Reply::Created(before));
     }
     let app = app_of(ledger, create.app)?;
-    let expression = expression::read(&create.to, app)?;
+    let expression = expression::read(&create.to, app, &ledger.budgets.expressions)?;
     let to = expression.to_text(app);
     check_body(&create.body)?;
     if let Some(key) = &create.collapse_key
@@ -132,7 +132,7 @@ pub(super) fn edit(ledger: &mut Ledger, now: Millis, edit: &EditMessage) -> Deci
         MessageState::Scheduled | MessageState::Active => {}
     }
     let expression = match &edit.to {
-        Some(text) => expression::read(text, app)?,
+        Some(text) => expression::read(text, app, &ledger.budgets.expressions)?,
         None => message.expression().clone(),
     };
     if let Some(body) = &edit.body {

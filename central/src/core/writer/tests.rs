@@ -14,7 +14,8 @@ use carillon_world::{
 };
 
 use super::*;
-use crate::core::input::{GroupRef, ImportLine, ProfileEdit, Scalar};
+use crate::core::input::{GroupRef, ImportLine, ProfileEdit};
+use crate::core::value::Given;
 use crate::core::write::{CreateMessage, EditMessage, IdempotencyKey, Reply};
 
 const APP: AppId = AppId::new(0xa);
@@ -174,7 +175,7 @@ fn line(number: u64, id: u64, country: &str) -> ImportLine {
         id: DeviceId::new(id),
         secret: None,
         user: None,
-        attributes: vec![("country".into(), Scalar::String(country.into()))],
+        attributes: vec![("country".into(), Given::String(country.into()))],
         groups: vec![],
         tokens: None,
     }

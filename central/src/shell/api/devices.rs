@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use carillon_expr::Value;
 use carillon_world::{App, DeviceId, DeviceRow, PushToken};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -13,9 +12,10 @@ use super::answer::{Answered, ProblemBody, Refusal, done, json, unexpected, writ
 use super::extract::{Caller, Page, Params, RawBody, RawQuery, given, nullable, page};
 use super::{Api, app_of};
 use crate::core::auth::Action;
-use crate::core::input::{GroupRef, Pairs, ProfileEdit, Scalar};
+use crate::core::input::{GroupRef, Pairs, ProfileEdit};
 use crate::core::problem;
 use crate::core::render;
+use crate::core::value::{self, Given};
 use crate::core::write::{Reply, Write};
 
 /// What it does not name stays.
@@ -26,10 +26,11 @@ pub(crate) struct DevicePatch {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     user: Option<Option<Arc<str>>>,
-    /// By name: a string, number or bool; `null` removes it. Versions are strings.
+    /// By name; `null` removes it. Versions, dates and times are strings, a point is `{"lat": …, "lon": …}` in degrees,
+    /// a set is an array of strings.
     #[serde(default)]
     #[schema(value_type = Object)]
-    attributes: Pairs<Option<Scalar>>,
+    attributes: Pairs<Option<Given>>,
     /// By name: `true` joins, `false` leaves.
     #[serde(default)]
     #[schema(value_type = Object)]
@@ -54,7 +55,7 @@ pub(crate) struct DeviceBody {
     id: DeviceId,
     #[schema(value_type = Option<String>)]
     user: Option<Arc<str>>,
-    /// By name. Versions are strings.
+    /// By name, in the form in which they are given.
     #[schema(value_type = Object)]
     attributes: serde_json::Map<String, serde_json::Value>,
     groups: Vec<String>,
@@ -87,40 +88,12 @@ fn body(app: &App, row: &DeviceRow) -> DeviceBody {
 /// By their present names, or ids where a name is gone.
 pub(super) fn attributes(app: &App, row: &DeviceRow) -> serde_json::Map<String, serde_json::Value> {
     let name = |id| app.attribute(id).map_or_else(|| format!("{id}"), |a| a.name.to_string());
-    row.attributes.iter().map(|(id, value)| (name(*id), value_json(value))).collect()
+    row.attributes.iter().map(|(id, value)| (name(*id), value::to_json(value))).collect()
 }
 
 pub(super) fn groups(app: &App, row: &DeviceRow) -> Vec<String> {
     let name = |id: &_| app.group(*id).map_or_else(|| format!("{id}"), |g| g.name.to_string());
     row.groups.iter().map(name).collect()
-}
-
-fn value_json(value: &Value) -> serde_json::Value {
-    match value {
-        Value::String(text) => text.as_ref().into(),
-        Value::Number(number) => number_json(number.get()),
-        Value::Bool(flag) => (*flag).into(),
-        Value::Version(version) => version.to_string().into(),
-        Value::Date(date) => date.to_string().into(),
-        Value::Time(time) => time.to_string().into(),
-        // In degrees, latitude first.
-        Value::Point(point) => [point.latitude_units(), point.longitude_units()]
-            .map(|units| f64::from(units) / 1e7)
-            .to_vec()
-            .into(),
-        Value::Set(set) => set.entries().iter().map(|entry| &**entry).collect(),
-    }
-}
-
-/// A whole number without a fraction, as whoever sent `7` expects it back.
-fn number_json(number: f64) -> serde_json::Value {
-    let whole = number as i64;
-    // Both conversions are exact below 2^53; -0.0 stays what it is.
-    if whole.unsigned_abs() < 1 << 53 && (whole as f64).to_bits() == number.to_bits() {
-        whole.into()
-    } else {
-        number.into()
-    }
 }
 
 fn device_id(text: &str) -> Result<DeviceId, Refusal> {
@@ -231,26 +204,4 @@ pub(crate) async fn revoke(
 ) -> Answered {
     let app = caller.may_in(Action::WriteDevices, &app)?;
     answer(&api, api.write(Write::RevokeDevice { app, device: device_id(&device)? }).await?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::number_json;
-
-    #[test]
-    fn numbers_are_written_as_they_were_sent() {
-        for (number, text) in [
-            (7.0, "7"),
-            (-7.0, "-7"),
-            (0.0, "0"),
-            (-0.0, "-0.0"),
-            (0.5, "0.5"),
-            (9_007_199_254_740_991.0, "9007199254740991"),
-            (1e300, "1e+300"),
-        ] {
-            let json = number_json(number);
-            assert_eq!(json.to_string(), text);
-            assert_eq!(json.as_f64().map(f64::to_bits), Some(number.to_bits()));
-        }
-    }
 }

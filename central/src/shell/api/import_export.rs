@@ -27,11 +27,12 @@ use super::answer::{Answered, ProblemBody, Refusal, ndjson, position, unexpected
 use super::extract::{Caller, Params, RawBody, object, slow};
 use super::{Api, app_of};
 use crate::core::auth::Action;
-use crate::core::input::{GroupRef, ImportLine, Pairs, Scalar};
+use crate::core::input::{GroupRef, ImportLine, Pairs};
 use crate::core::limits::{
     IMPORT_CHUNK_BYTES, IMPORT_CHUNK_LINES, IMPORT_CHUNKS_MAX, IMPORT_LINE_BYTES_MAX, REPORT_MAX,
 };
 use crate::core::problem;
+use crate::core::value::Given;
 use crate::core::write::{Answer, BadLine, Reply, Write};
 use crate::shell::random;
 use crate::shell::write_handle::Waiting;
@@ -50,9 +51,11 @@ pub(crate) struct DeviceLine {
     secret_sha256: Option<String>,
     #[schema(value_type = Option<String>)]
     user: Option<Arc<str>>,
+    /// By name. Versions, dates and times are strings, a point is `{"lat": …, "lon": …}` in degrees, a set is an array
+    /// of strings.
     #[serde(default)]
     #[schema(value_type = Object)]
-    attributes: Pairs<Scalar>,
+    attributes: Pairs<Given>,
     /// Names or ids.
     #[serde(default)]
     groups: Vec<String>,

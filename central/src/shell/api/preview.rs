@@ -1,7 +1,7 @@
 //! Who an expression would reach, without writing anything.
 
 use axum::extract::State;
-use carillon_expr::Context;
+use carillon_expr::{Context, Limits};
 use carillon_world::{AppId, DeviceId, World};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use crate::core::auth::Action;
 use crate::core::{expression, problem};
 use crate::shell::random;
 
+/// Ids that one answer may be asked for.
 const SAMPLE_MAX: usize = 1_000;
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -25,7 +26,7 @@ pub(crate) struct Audience {
     sample: usize,
 }
 
-fn ten() -> usize {
+pub(super) fn ten() -> usize {
     10
 }
 
@@ -55,20 +56,29 @@ pub(crate) async fn preview(
 ) -> Answered {
     let app = caller.may_in(Action::PreviewAudience, &app)?;
     let input: Audience = input.json().await?;
-    if input.sample > SAMPLE_MAX {
-        return Err(problem::invalid(format!("`sample` is at most {SAMPLE_MAX}")).into());
-    }
-    let world = api.world();
-    let _permit = api.previews.acquire().await.map_err(|_| problem::overloaded())?;
-    let counted = tokio::task::spawn_blocking(move || count(&world, app, &input)).await;
-    let body = counted.map_err(|_| problem::internal())??;
+    check_sample(input.sample)?;
+    let body = api.ponder(move |world, limits| count(world, limits, app, &input)).await?;
     Ok(json(StatusCode::OK, &body))
 }
 
+/// # Errors
+/// `invalid` if more ids are asked for than one answer gives.
+pub(super) fn check_sample(sample: usize) -> Result<(), Refusal> {
+    if sample > SAMPLE_MAX {
+        return Err(problem::invalid(format!("`sample` is at most {SAMPLE_MAX}")).into());
+    }
+    Ok(())
+}
+
 /// Evaluates for every device of the app: about 0.1 s a million.
-fn count(world: &World, app: AppId, input: &Audience) -> Result<AudienceBody, Refusal> {
+fn count(
+    world: &World,
+    limits: &Limits,
+    app: AppId,
+    input: &Audience,
+) -> Result<AudienceBody, Refusal> {
     let app = app_of(world, app)?;
-    let expression = expression::read(&input.to, app)?;
+    let expression = expression::read(&input.to, app, limits)?;
     // A sample that names no salt has the message's id for one, and the message has none yet.
     let context = Context { message: Some(random::id()), ..Context::default() };
     let mut body =

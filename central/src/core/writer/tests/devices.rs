@@ -137,7 +137,7 @@ fn bad_import_lines_leave_the_good_ones_alone() {
     bench.ok(enrol(9, 9));
     let mut lines: Vec<ImportLine> = (1..=5).map(|n| line(n, n, "KE")).collect();
     lines[1].attributes[0].0 = "colour".into();
-    lines[2].attributes[0].1 = Scalar::Bool(true);
+    lines[2].attributes[0].1 = Given::Bool(true);
     lines[3].secret = Some(SecretHash([9; 32]));
     let Reply::Imported(report) = bench.ok(import(lines)) else { panic!() };
     let bad: Vec<_> = report.bad.iter().map(|bad| (bad.line, bad.code.as_str())).collect();

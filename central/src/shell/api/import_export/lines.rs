@@ -17,34 +17,39 @@ pub(super) struct Lines {
     buffer: Vec<u8>,
     /// Where in `buffer` the next line begins.
     start: usize,
+    /// Up to where no line end is left: a long line in many pieces is looked through once.
+    looked: usize,
     /// Whether the bytes up to the next line end belong to a line that is too long.
     skipping: bool,
 }
 
 impl Lines {
     pub(super) fn new(bytes_max: usize) -> Lines {
-        Lines { bytes_max, buffer: Vec::new(), start: 0, skipping: false }
+        Lines { bytes_max, buffer: Vec::new(), start: 0, looked: 0, skipping: false }
     }
 
     /// Takes a piece. Ask for lines until there is none before the next one.
     pub(super) fn feed(&mut self, piece: &[u8]) {
         self.buffer.drain(..self.start);
+        self.looked -= self.start;
         self.start = 0;
         self.buffer.extend_from_slice(piece);
     }
 
     pub(super) fn next_line(&mut self) -> Option<Line<'_>> {
         let rest = &self.buffer[self.start..];
-        match rest.iter().position(|b| *b == b'\n') {
-            Some(end) => {
-                let line = &rest[..end];
+        let found = self.buffer[self.looked..].iter().position(|b| *b == b'\n');
+        self.looked = found.map_or(self.buffer.len(), |at| self.looked + at + 1);
+        match found {
+            Some(_) => {
+                let line = &self.buffer[self.start..self.looked - 1];
                 let line = if self.skipping || line.len() > self.bytes_max {
                     Line::TooLong
                 } else {
                     Line::Text(line)
                 };
                 self.skipping = false;
-                self.start += end + 1;
+                self.start = self.looked;
                 Some(line)
             }
             None => {
