@@ -7,7 +7,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{SECTIONS, Sources, joined};
 use crate::demo::Options;
-use crate::{explain, fleet};
+use crate::{explain, fleet, import};
 
 /// Targeted push fanout: write one message and a recipient expression, and every device that the
 /// expression describes, now or later, has it.
@@ -37,6 +37,11 @@ pub(crate) enum Commands {
     ///
     /// The demo and the benchmarks use the same. Secrets follow from the seed: never for a server that matters.
     Fleet(fleet::command::Options),
+    /// Import devices from a file, one JSON object a line, and report what came of each.
+    ///
+    /// Streams to central's admin API, which has to be running. Good lines stay whatever the others are; a repeat
+    /// changes nothing, so an import that was cut short is simply run again.
+    Import(import::Options),
     /// Say why a device is a recipient of an expression or a message, or is none, part by part.
     ///
     /// Asks central's admin API, which has to be running.

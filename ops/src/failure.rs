@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use crate::config::Faults;
 use crate::data::DataError;
-use crate::explain::ExplainError;
+use crate::import::ImportError;
+use crate::remote::RemoteError;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -15,7 +16,9 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Data(#[from] DataError),
     #[error(transparent)]
-    Explain(#[from] ExplainError),
+    Remote(#[from] RemoteError),
+    #[error(transparent)]
+    Import(#[from] ImportError),
     #[error("start the runtime")]
     Runtime(#[source] io::Error),
     #[error("catch signals")]

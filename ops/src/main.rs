@@ -11,9 +11,11 @@ mod explain;
 mod failure;
 mod fleet;
 mod hexadecimal;
+mod import;
 mod link_token;
 mod log;
 mod open_files;
+mod remote;
 mod signals;
 mod tiers;
 
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Commands::Up(args) => serve(&args, Tiers::Both),
         Commands::Central(args) => serve(&args, Tiers::Central),
         Commands::Edge(args) => serve(&args, Tiers::Edge),
+        Commands::Import(options) => import::run(&options),
         Commands::Explain(options) => explain::run(&options),
         Commands::Fleet(options) => fleet::command::run(&options),
         Commands::Config(ConfigCommand::PrintDefaults) => say(&config::defaults_toml()),

@@ -27,7 +27,7 @@ fn stderr(output: &Output) -> String {
 fn help_names_every_command_and_the_flags_of_each() {
     let help = run(&["--help"]);
     assert!(help.status.success());
-    for command in ["up", "central", "edge", "demo", "fleet", "explain", "config"] {
+    for command in ["up", "central", "edge", "demo", "fleet", "import", "explain", "config"] {
         assert!(stdout(&help).contains(&format!("\n  {command} ")), "{}", stdout(&help));
     }
     let edge = stdout(&run(&["edge", "--help"]));
