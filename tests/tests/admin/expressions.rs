@@ -17,7 +17,7 @@ const COMPLETE: &str = "POST /v1/apps/{app}/expression:complete";
 const NOBODY: &str = "00000000000000ff";
 
 /// Devices of the app, numbered from 1.
-const DEVICES: u64 = 300;
+const DEVICES: u64 = 240;
 
 pub(crate) async fn check(bench: &mut Bench) {
     let app = app(bench).await;
