@@ -156,7 +156,9 @@ pub(super) async fn run(store: Store) {
     let seed = seed(&trial);
     let rounds = number(ROUNDS).unwrap_or(ROUNDS_IN_CI);
     let began = Instant::now();
-    let mut cluster = Cluster::start(store, 1).await;
+    // All devices are at one address.
+    let edge = ["--edge-enrol-burst", "1000000"];
+    let mut cluster = Cluster::start_with(store, &[], &[&edge]).await;
     let gun = match store {
         Store::MariaDb => Some(Gun::place(&mut cluster).await),
         Store::Sqlite => None,
