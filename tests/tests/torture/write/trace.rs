@@ -77,14 +77,14 @@ fn parse(trace: &str) -> Vec<Event<'_>> {
     events
 }
 
-/// How many lines of the trace apart the log's page and the answer with `key` are, and the syncs between them.
+/// The syncs between the first page of the log that has `key` and the answer that has it. SQLite syncs the log once a
+/// commit, after all of its pages, so the first sync after a page covers the whole batch.
 ///
 /// # Errors
-/// In words, if the answer left before a sync that began after the page was written had ended.
+/// In words, if there is none: the answer left before a sync that began after the page was written had ended well.
 fn covered<'a>(events: &'a [Event<'a>], key: &str) -> Result<Vec<&'a Event<'a>>, String> {
     let first = |call| events.iter().find(|event| event.call == call && event.text.contains(key));
-    let answered = |event: &&Event<'_>| event.call == Call::Send && event.text.contains(key);
-    let answer = events.iter().find(answered).ok_or_else(|| format!("no answer has {key}"))?;
+    let answer = first(Call::Send).ok_or_else(|| format!("no answer has {key}"))?;
     if !answer.text.contains("HTTP/1.1 2") {
         return Err(format!("what has {key} is no acknowledgement: {}", answer.text));
     }
