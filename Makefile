@@ -2,7 +2,7 @@
 # C compiler. Everything is built in one profile, so that the C libraries build once.
 
 .DEFAULT_GOAL := help
-.PHONY: help test check fmt lint bench docs
+.PHONY: help demo test check fmt lint bench torture docs
 
 # Where cargo puts what it builds; a variable of the environment wins over the clone's own folder.
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
@@ -36,6 +36,16 @@ bench: ## One benchmark, as in make bench BENCH=write; without a name, which the
 	./scripts/install-test-deps.sh
 	cargo build --release --locked -p carillon -p carillon-tests
 	@CARILLON_BIN="$(TARGET)/release/carillon" "$(TARGET)/release/bench" $(BENCH)
+
+# Each trial is a module of the test that is called torture.
+TRIALS := $(filter-out main,$(basename $(notdir $(wildcard tests/tests/torture/*.rs))))
+
+torture: ## One promise under faults for long, as in make torture NAME=write; ROUNDS=n instead of 500 a store
+	$(if $(filter $(NAME),$(TRIALS)),,$(error NAME is one of: $(TRIALS)))
+	./scripts/install-test-deps.sh
+	cargo build --release --locked -p carillon
+	CARILLON_BIN="$(TARGET)/release/carillon" CARILLON_TORTURE_ROUNDS="$(or $(ROUNDS),500)" \
+		cargo test --release --locked -p carillon-tests --test torture -- --nocapture '$(NAME)::'
 
 docs: ## Write the pages that are made from code: docs/configuration.md
 	UPDATE_EXPECT=1 cargo test --release --locked -p carillon the_page_of_the_manual_is_current

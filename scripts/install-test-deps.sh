@@ -1,18 +1,22 @@
 #!/bin/sh
-# Installs what the tests need besides Rust and a C compiler: a MariaDB server. The tests start servers of
-# their own on temporary folders, so nothing is left running, and nothing is done when it is there already.
+# Installs what the tests need besides Rust and a C compiler: a MariaDB server, and strace, which shows what central
+# syncs before it answers. The tests start servers of their own on temporary folders, so nothing is left running, and
+# nothing is done when both are there already.
 set -eu
 
 have_server() {
     PATH="$PATH:/usr/sbin" command -v mariadbd >/dev/null && command -v mariadb-install-db >/dev/null
 }
 
-if have_server; then
-    echo "install-test-deps: mariadbd is installed"
+missing=
+have_server || missing="$missing mariadb-server"
+command -v strace >/dev/null || missing="$missing strace"
+if [ -z "$missing" ]; then
+    echo "install-test-deps: mariadbd and strace are installed"
     exit 0
 fi
 if ! command -v apt-get >/dev/null; then
-    echo "install-test-deps: no apt-get here; install MariaDB 10.11 or newer (mariadbd, mariadb-install-db)" >&2
+    echo "install-test-deps: no apt-get here; install MariaDB 10.11 or newer (mariadbd, mariadb-install-db) and strace" >&2
     exit 1
 fi
 if [ "$(id -u)" -ne 0 ]; then
@@ -40,9 +44,14 @@ chmod 755 "$policy"
 
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
-apt-get install -q -y --no-install-recommends mariadb-server
+# Unquoted: names of packages.
+apt-get install -q -y --no-install-recommends $missing
 if ! have_server; then
     echo "install-test-deps: mariadb-server was installed, but mariadbd is not to be found" >&2
     exit 1
 fi
-echo "install-test-deps: installed $(PATH="$PATH:/usr/sbin" mariadbd --version)"
+if ! command -v strace >/dev/null; then
+    echo "install-test-deps: strace was installed, but is not to be found" >&2
+    exit 1
+fi
+echo "install-test-deps: installed$missing; $(PATH="$PATH:/usr/sbin" mariadbd --version)"

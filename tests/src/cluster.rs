@@ -3,6 +3,7 @@
 //! Addresses are drawn once and kept, so that a tier that is killed and started again is found where it was.
 //! `CARILLON_BIN` names the executable; `make test` builds it first.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -81,6 +82,8 @@ impl EdgeAddresses {
 #[derive(Debug)]
 struct Tier {
     name: String,
+    /// What the executable is run by, with that program's arguments; nothing, if it is run as it is.
+    under: Vec<String>,
     arguments: Vec<String>,
     log: PathBuf,
     process: Option<Child>,
@@ -240,6 +243,16 @@ impl Cluster {
         self.start_central().await;
     }
 
+    /// As [`Cluster::start_central`], run by another program, here and whenever it is started again: `strace -D` and
+    /// its arguments. The program must become central, as `exec` does, rather than be its parent.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start_central_under(&mut self, program: &[&str]) {
+        self.central.under = program.iter().map(|&word| word.to_owned()).collect();
+        self.start_central().await;
+    }
+
     /// `kill -9`.
     pub fn kill_edge(&mut self, index: usize) {
         self.edges[index].kill();
@@ -320,7 +333,8 @@ impl Beside {
 impl Tier {
     fn new(name: &str, folder: &Path, arguments: Vec<String>, extra: &[&str]) -> Tier {
         let log = folder.join(format!("{name}.log"));
-        let mut tier = Tier { name: name.to_owned(), arguments, log, process: None };
+        let mut tier =
+            Tier { name: name.to_owned(), under: Vec::new(), arguments, log, process: None };
         tier.set(extra);
         tier
     }
@@ -339,8 +353,9 @@ impl Tier {
         let binary = std::env::var_os("CARILLON_BIN")
             .expect("CARILLON_BIN names the executable; run `make test`");
         let log = File::options().create(true).append(true).open(&self.log).expect("a log file");
-        let mut command = dies_with_us(Path::new(&binary));
-        command.arg(subcommand).args(&self.arguments);
+        let mut words = self.under.iter().map(OsString::from).chain([binary]);
+        let mut command = dies_with_us(Path::new(&words.next().expect("the executable")));
+        command.args(words).arg(subcommand).args(&self.arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.process = Some(spawn_from_lasting_thread(command).expect("start carillon"));
     }

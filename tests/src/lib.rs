@@ -1,6 +1,7 @@
 //! What the tests share: servers to test against and how to talk to them. The tests themselves are in `tests/`.
 
 pub mod admin;
+pub mod batches;
 pub mod bench;
 pub mod cluster;
 pub mod mariadb;

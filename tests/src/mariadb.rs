@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -61,6 +62,14 @@ impl MariaDb {
     pub fn url(&self, database: &str) -> String {
         self.sql(&format!("CREATE DATABASE IF NOT EXISTS `{database}` CHARACTER SET utf8mb4"));
         format!("mysql://{USER}:{PASSWORD_ENCODED}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// As [`MariaDb::url`], at the address of a proxy before the server.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn url_by(&self, proxy: SocketAddr, database: &str) -> String {
+        self.url(database).replacen(&format!("127.0.0.1:{}", self.port), &proxy.to_string(), 1)
     }
 
     /// The port on 127.0.0.1, the same through all restarts.

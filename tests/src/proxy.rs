@@ -1,7 +1,8 @@
 //! A TCP proxy that does to connections what networks do: it delays, drips, stalls, swallows, cuts, resets and refuses.
 //!
 //! It stands between any two processes and is told what to do while connections run. [`Faults`] are about bytes and
-//! hold for every connection, open ones too; a [`Script`] is about HTTP/1.1 answers and decides for each of them.
+//! hold for every connection, open ones too; a [`Script`] is about HTTP/1.1 answers and decides for each of them; a
+//! [`Tap`] decides on raw bytes, for any other protocol.
 //! Whatever it does it counts, so that a test can assert that its faults happened.
 //!
 //! What always holds: without faults the bytes of each direction pass unchanged and in order, and one side's end
@@ -9,6 +10,7 @@
 
 mod answers;
 mod pipe;
+mod tap;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +26,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use answers::{Exchange, Verdict};
-use pipe::{Direction, Pipe};
+use pipe::Pipe;
+pub use tap::{Chunk, Direction, Fate, Tap};
 
 /// Decides what becomes of each HTTP answer, on all connections in the order in which answers are whole.
 pub type Script = Box<dyn FnMut(&Exchange<'_>) -> Verdict + Send>;
@@ -110,7 +113,7 @@ pub struct Counts {
     pub down_bytes: u64,
     /// Bytes read and not passed on, both directions.
     pub swallowed_bytes: u64,
-    /// Connections or directions that were ended by [`Cut`], [`Verdict::Cut`] or on the test's word.
+    /// Connections or directions that were ended by [`Cut`], [`Verdict::Cut`], [`Fate::Cut`] or on the test's word.
     pub cuts: u64,
     /// HTTP answers that a script decided on.
     pub answers: u64,
@@ -134,6 +137,7 @@ struct Shared {
     /// How often all connections were ended, and how the last time.
     ends: watch::Sender<(u64, End)>,
     script: Mutex<Option<Script>>,
+    tap: Mutex<Option<Tap>>,
     counters: Counters,
 }
 
@@ -141,6 +145,11 @@ impl Shared {
     fn with_script<T>(&self, work: impl FnOnce(&mut Option<Script>) -> T) -> T {
         // A script that panicked has failed its test already.
         work(&mut self.script.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn fate(&self, chunk: &Chunk<'_>) -> Fate {
+        let mut tap = self.tap.lock().unwrap_or_else(PoisonError::into_inner);
+        tap.as_mut().map_or(Fate::Pass, |tap| tap(chunk))
     }
 }
 
@@ -182,6 +191,7 @@ impl Proxy {
             faults: watch::Sender::new(Faults::default()),
             ends: watch::Sender::new((0, End::Close)),
             script: Mutex::new(None),
+            tap: Mutex::new(None),
             counters: Counters::default(),
         });
         let accepting = tokio::spawn(accept(listener, shared.clone()));
@@ -216,6 +226,11 @@ impl Proxy {
     /// Lets answers pass again.
     pub fn unscript(&self) {
         self.shared.with_script(|held| *held = None);
+    }
+
+    /// Hands all bytes from here on to `tap`, which must not block.
+    pub fn tap(&self, tap: impl FnMut(&Chunk<'_>) -> Fate + Send + 'static) {
+        *self.shared.tap.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(tap));
     }
 
     /// Ends every open connection, with a FIN to both sides.

@@ -10,16 +10,10 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until};
 
 use super::answers::{AnswerReader, Requests, Verdict};
-use super::{End, Flow, READ_BYTES, Shared};
+use super::{Chunk, Direction, End, Fate, Flow, READ_BYTES, Shared};
 
 /// Bytes that may wait for their time; beyond it the sender is not read.
 const WAITING_BYTES_MAX: usize = 1 << 20;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
-    Up,
-    Down,
-}
 
 /// What is to be passed on, in order.
 #[derive(Debug)]
@@ -44,6 +38,8 @@ pub(super) struct Pipe<'a> {
     read_all: bool,
     /// The receiver has its FIN: what still comes is swallowed.
     closed: bool,
+    /// A tap wants nothing further passed on.
+    lost: bool,
 }
 
 impl<'a> Pipe<'a> {
@@ -65,6 +61,7 @@ impl<'a> Pipe<'a> {
             rests_until: Instant::now(),
             read_all: false,
             closed: false,
+            lost: false,
         }
     }
 
@@ -119,11 +116,25 @@ impl<'a> Pipe<'a> {
     }
 
     fn take(&mut self, flow: &Flow, bytes: &[u8]) {
-        if flow.swallowed || self.closed {
+        if flow.swallowed || self.closed || self.lost {
             self.shared.counters.swallowed_bytes.fetch_add(bytes.len() as u64, Relaxed);
             return;
         }
         let at = Instant::now() + flow.delay;
+        let chunk = Chunk { connection: self.connection, direction: self.direction, bytes };
+        let (after, end) = match self.shared.fate(&chunk) {
+            Fate::Pass => return self.take_whole(at, bytes),
+            Fate::Swallow { after } => (after, None),
+            Fate::Cut { after, end } => (after, Some(end)),
+        };
+        self.lost = true;
+        let (kept, lost) = bytes.split_at(after.min(bytes.len()));
+        self.push(at, Bytes::copy_from_slice(kept));
+        self.shared.counters.swallowed_bytes.fetch_add(lost.len() as u64, Relaxed);
+        self.waiting.extend(end.map(Item::End));
+    }
+
+    fn take_whole(&mut self, at: Instant, bytes: &[u8]) {
         let scripted = self.shared.with_script(|script| script.is_some());
         match self.direction {
             Direction::Up => {

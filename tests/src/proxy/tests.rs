@@ -309,3 +309,48 @@ async fn an_answer_without_a_length_passes_untouched() {
     assert_eq!(rest(&mut stream).await, (text.to_vec(), None));
     assert_eq!((proxy.counts().answers, proxy.counts().cuts), (0, 0));
 }
+
+#[tokio::test]
+async fn a_tap_sees_each_directions_bytes_and_decides() {
+    for (fate, end) in [
+        (Fate::Swallow { after: 2 }, None),
+        (Fate::Cut { after: 2, end: End::Close }, Some(None)),
+        (Fate::Cut { after: 2, end: End::Reset }, Some(Some(ErrorKind::ConnectionReset))),
+    ] {
+        let proxy = Proxy::start(echo().await).await;
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let record = seen.clone();
+        proxy.tap(move |chunk| {
+            let line = (chunk.connection, chunk.direction, chunk.bytes.to_vec());
+            record.lock().expect("no panic").push(line);
+            match chunk.bytes {
+                b"cut" if chunk.direction == Direction::Down => fate,
+                _ => Fate::Pass,
+            }
+        });
+        let mut stream = TcpStream::connect(proxy.address()).await.expect("it listens");
+        for text in [b"one", b"cut"] {
+            stream.write_all(text).await.expect("taken");
+            until(|| proxy.counts().down_bytes + proxy.counts().swallowed_bytes >= 3).await;
+            if text == b"one" {
+                assert_eq!(exactly(&mut stream, 3).await, text);
+            }
+        }
+        match end {
+            None => {
+                assert_eq!(exactly(&mut stream, 2).await, b"cu");
+                stream.write_all(b"more").await.expect("taken");
+                until(|| proxy.counts().swallowed_bytes == 5).await;
+                silent(&mut stream).await;
+            }
+            Some(error) => {
+                let (got, found) = rest(&mut stream).await;
+                assert!(got == b"cu" || (error.is_some() && got.is_empty()), "{got:?}");
+                assert_eq!(found, error);
+                assert_eq!((proxy.counts().cuts, proxy.counts().swallowed_bytes), (1, 1));
+            }
+        }
+        let up = (0, Direction::Up, b"one".to_vec());
+        assert_eq!(seen.lock().expect("no panic")[..2], [up.clone(), (0, Direction::Down, up.2)]);
+    }
+}
