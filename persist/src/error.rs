@@ -29,7 +29,10 @@ pub enum StoreError {
         lineage: Option<Lineage>,
     },
     /// What was read cannot have been written by us.
-    #[error("the store is damaged: table {table}: {detail}")]
+    #[error(
+        "the store is damaged: table {table}: {detail}: restore a backup from before that, or mend it by hand while \
+         central is stopped"
+    )]
     Damaged { table: &'static str, detail: String },
     #[error(
         "the store's schema is version {found}, and this release knows versions up to {known}: start the release that \

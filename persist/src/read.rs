@@ -3,7 +3,7 @@
 //! Each `SELECT` stands beside the function that reads its columns. `+shard` keeps SQLite from walking an index over
 //! a table that is read whole anyway.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use carillon_expr::Type;
 use carillon_world::{
     AppId, AppRow, AttributeId, AttributeRow, DeviceId, DevicePrivate, DeviceRow, Epoch, GroupId,
     GroupRow, LineageEntry, MessageId, MessageRow, Millis, Quotas, RevisionRecord, Row, SecretHash,
-    Seq,
+    Seq, ShardId,
 };
 
 use crate::json::{self, Damage};
@@ -59,8 +59,8 @@ pub(crate) struct Source {
     pub(crate) select: &'static str,
 }
 
-/// In the order in which they are read: revisions before messages, which take them along.
-pub(crate) static SOURCES: [Source; 6] = [
+/// All but devices, in the order in which they are read: revisions before messages, which take them along.
+pub(crate) static SOURCES: [Source; 5] = [
     Source {
         table: "apps",
         select: "SELECT a.app, a.name, a.environment, a.publishable_key, a.created_at, q.devices_max, q.groups_max, \
@@ -84,21 +84,74 @@ pub(crate) static SOURCES: [Source; 6] = [
         select: "SELECT message, app, revision, state, to_expression, priority, collapse_key, created_at, not_before, \
                  expires_at, variants, changed_seq FROM messages WHERE +shard = ?",
     },
-    Source {
-        table: "devices",
-        select: "SELECT device, app, generation_seq, p_seq, created_at, user_id, attributes, group_ids, secret_sha256, \
-                 push_tokens FROM devices WHERE +shard = ? AND deleted = 0",
-    },
 ];
 
-/// Reads the rows of [`SOURCES`] in that order.
-#[derive(Debug, Default)]
+/// Read last, in parts: further conditions may be added.
+pub(crate) static DEVICES: Source = Source {
+    table: "devices",
+    select: "SELECT device, app, generation_seq, p_seq, created_at, user_id, attributes, group_ids, secret_sha256, \
+             push_tokens FROM devices WHERE +shard = ? AND deleted = 0",
+};
+
+/// What the lease says before and after a load has to be the same, or rows of two states were read.
+///
+/// # Errors
+/// [`StoreError::Fenced`]
+pub(crate) fn unchanged(
+    shard: ShardId,
+    before: Option<(Epoch, Seq, Seq)>,
+    after: Option<(Epoch, Seq, Seq)>,
+) -> Result<(), StoreError> {
+    match before {
+        Some((held, ..)) if before != after => {
+            Err(StoreError::Fenced { shard, held, lineage: None })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads the rows of [`SOURCES`] in that order, and of [`DEVICES`].
+#[derive(Debug)]
 pub(crate) struct Reader {
+    /// No row changed after it.
+    head: Seq,
+    /// Those that were read; every other row is of one of them.
+    apps: HashSet<AppId>,
+    /// The app of the last row, so that the set is asked once for a million rows of one app.
+    last_app: Option<AppId>,
     /// Without bodies, so small; each leaves with its message.
     revisions: HashMap<(AppId, MessageId), Vec<RevisionRecord>>,
 }
 
 impl Reader {
+    /// `lease`: what holds while the shard is read.
+    pub(crate) fn new(lease: Option<(Epoch, Seq, Seq)>) -> Reader {
+        // Without a lease there is nothing to read.
+        let head = lease.map_or(Seq::ZERO, |(_, head, _)| head);
+        Reader { head, apps: HashSet::new(), last_app: None, revisions: HashMap::new() }
+    }
+
+    /// A reader of further rows of the same shard, when the apps are read.
+    pub(crate) fn beside(&self) -> Reader {
+        let apps = self.apps.clone();
+        Reader { head: self.head, apps, last_app: None, revisions: HashMap::new() }
+    }
+
+    fn known(&mut self, app: AppId) -> Result<(), Damage> {
+        if self.last_app != Some(app) && !self.apps.contains(&app) {
+            return Err(format!("it belongs to app {app}, which the table apps has not"));
+        }
+        self.last_app = Some(app);
+        Ok(())
+    }
+
+    fn committed(&self, seq: Seq) -> Result<(), Damage> {
+        if seq > self.head {
+            return Err(format!("it changed at {seq}, and the head of the shard is {}", self.head));
+        }
+        Ok(())
+    }
+
     /// `None` for a row that comes later, as part of another.
     ///
     /// # Errors
@@ -109,15 +162,35 @@ impl Reader {
         columns: &mut impl Columns,
     ) -> Result<Option<Row>, StoreError> {
         let row = match table {
-            "apps" => app(columns),
-            "attributes" => attribute(columns),
-            "app_groups" => group(columns),
+            "apps" => self.checked(app(columns)),
+            "attributes" => self.checked(attribute(columns)),
+            "app_groups" => self.checked(group(columns)),
             "message_revisions" => return in_table(table, self.revision(columns)).map(|()| None),
-            "messages" => self.message(columns),
-            "devices" => device(columns),
+            "messages" => self.message(columns).and_then(|row| self.checked(Ok(row))),
+            "devices" => device(columns).and_then(|row| self.checked(Ok(row))),
             _ => unreachable!("{table} is no source"),
         };
         in_table(table, row).map(Some)
+    }
+
+    /// Whether the row fits what was read before.
+    fn checked(&mut self, row: Result<Row, Damage>) -> Result<Row, Damage> {
+        let row = row?;
+        let (what, id, app, changed) = match &row {
+            Row::App(row) => {
+                self.apps.insert(row.id);
+                ("app", row.id.get(), row.id, Seq::ZERO)
+            }
+            Row::Attribute(row) => ("attribute", row.id.get(), row.app, Seq::ZERO),
+            Row::Group(row) => ("group", row.id.get(), row.app, Seq::ZERO),
+            Row::Device(row) => ("device", row.id.get(), row.app, row.p.max(row.generation)),
+            Row::Message { row, revisions } => {
+                let changed = revisions.last().map_or(Seq::ZERO, |record| record.from);
+                ("message", row.id.get(), row.app, changed)
+            }
+        };
+        let fits = self.known(app).and_then(|()| self.committed(changed));
+        fits.map(|()| row).map_err(|detail| format!("{what} {id:016x}: {detail}"))
     }
 
     /// To be called after the last row.

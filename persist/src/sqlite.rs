@@ -3,13 +3,15 @@
 //! SQLite blocks, so it has a thread of its own with a channel in front. The connection is opened on demand and
 //! dropped after any error that leaves its state in doubt. `synchronous=FULL`: an answer means durable.
 
+mod load;
 mod write;
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use carillon_world::{LineageEntry, Millis, Row, ShardId};
+use carillon_world::{Epoch, LineageEntry, Millis, Row, Seq, ShardId};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::{mpsc, oneshot};
@@ -18,9 +20,7 @@ use crate::durability::judge_sqlite;
 use crate::epoch::{Holding, Verdict, judge_claim};
 use crate::json::Damage;
 use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
-use crate::read::{
-    self, Columns, Reader, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE, SOURCES,
-};
+use crate::read::{self, Columns, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE};
 use crate::{
     CommitError, EpochClaim, IdempotencyRow, Opening, Store, StoreBatch, StoreError, StoreOptions,
     UnsafeSetting,
@@ -29,7 +29,7 @@ use crate::{
 /// Rows that travel together from the thread to the loader: few wake-ups, little memory.
 const LOAD_CHUNK_ROWS: usize = 512;
 /// Chunks that wait for the loader at most.
-const LOAD_CHUNKS_MAX: usize = 4;
+const LOAD_CHUNKS_MAX: usize = 8;
 /// The log is folded into the file when it is this large, after the answer to the batch that made it so.
 const WAL_BYTES_MAX: u64 = 16 << 20;
 /// Statements kept ready: four sizes of eight tables and a few more.
@@ -59,6 +59,7 @@ impl SqliteStore {
             path: path.to_owned(),
             busy_timeout: options.connect_timeout,
             allow_unsafe: options.allow_unsafe,
+            loaders: options.loaders,
             connection: None,
             sql: write::Sql::default(),
         };
@@ -150,6 +151,15 @@ impl Store for SqliteStore {
             .map_err(|error| StoreError::unavailable("load from the SQLite store", error))?
     }
 
+    async fn estimate_rows(&mut self) -> Result<u64, StoreError> {
+        self.call(|worker| {
+            let select = "SELECT COALESCE(MAX(rowid), 0) FROM devices";
+            let rows = worker.connection()?.query_row(select, [], |row| row.get::<_, i64>(0));
+            rows.map(i64::unsigned_abs).map_err(down("count devices"))
+        })
+        .await
+    }
+
     async fn load_idempotency(
         &mut self,
         shard: ShardId,
@@ -204,6 +214,7 @@ struct Worker {
     path: PathBuf,
     busy_timeout: Duration,
     allow_unsafe: bool,
+    loaders: NonZeroUsize,
     connection: Option<Connection>,
     sql: write::Sql,
 }
@@ -306,31 +317,6 @@ impl Worker {
         Ok(opening)
     }
 
-    fn load(&mut self, shard: ShardId, chunks: &mpsc::Sender<Vec<Row>>) -> Result<(), StoreError> {
-        let down = down("load from the SQLite store");
-        let transaction = self
-            .connection()?
-            .transaction_with_behavior(TransactionBehavior::Deferred)
-            .map_err(down)?;
-        let gone =
-            |_| StoreError::unavailable("load from the SQLite store", "the loader went away");
-        let mut reader = Reader::default();
-        let mut chunk = Vec::with_capacity(LOAD_CHUNK_ROWS);
-        for source in &SOURCES {
-            let mut statement = transaction.prepare(source.select).map_err(down)?;
-            let mut rows = statement.query([shard.get()]).map_err(down)?;
-            while let Some(row) = rows.next().map_err(down)? {
-                chunk.extend(reader.read(source.table, &mut Fields(row))?);
-                if chunk.len() == LOAD_CHUNK_ROWS {
-                    let full = std::mem::replace(&mut chunk, Vec::with_capacity(LOAD_CHUNK_ROWS));
-                    chunks.blocking_send(full).map_err(gone)?;
-                }
-            }
-        }
-        reader.finish()?;
-        chunks.blocking_send(chunk).map_err(gone)
-    }
-
     fn load_idempotency(
         &mut self,
         shard: ShardId,
@@ -374,6 +360,15 @@ fn unsafe_settings(connection: &Connection) -> rusqlite::Result<Vec<UnsafeSettin
     let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
     let synchronous = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
     Ok(judge_sqlite(&journal, synchronous))
+}
+
+/// The epoch, head and horizon of the lease.
+fn lease(connection: &Connection, shard: ShardId) -> Result<Option<(Epoch, Seq, Seq)>, StoreError> {
+    let found = connection
+        .query_row(SELECT_LEASE, [shard.get()], |row| Ok(read::lease(&mut Fields(row))))
+        .optional()
+        .map_err(down("read the lease"))?;
+    found.transpose()
 }
 
 fn lineage(connection: &Connection, shard: ShardId) -> Result<Vec<LineageEntry>, StoreError> {

@@ -115,7 +115,7 @@ fn what_falls_due_is_committed_however_full_the_world_is() {
 
 #[test]
 fn edits_that_keep_have_a_reserve_and_no_more() {
-    let mut bench = full();
+    let bench = full();
     let before = bytes(&bench);
     let mut bench = bounded(&bench, u64::MAX);
     bench.ok(import((10..70).map(|n| line(n, n, "KE")).collect()));
