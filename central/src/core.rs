@@ -5,12 +5,15 @@
 
 pub mod auth;
 pub mod budget;
+pub mod expression;
 pub mod input;
 pub mod keys;
 pub mod limits;
 pub mod problem;
 pub mod render;
 pub mod schedule;
+pub mod seen;
+pub mod upstream;
 pub mod write;
 pub mod writer;
 

@@ -1,5 +1,6 @@
 //! What central counts. Base units; labels from closed enums, never an id.
 
+use carillon_persist::Committed;
 use carillon_world::{App, World};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -7,6 +8,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::core::writer::StepKind;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct StatusLabels {
@@ -31,6 +34,19 @@ pub(crate) enum BatchOutcome {
     Refused,
     /// Settled later by a new epoch.
     Unknown,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct StepLabels {
+    pub(crate) kind: StepLabel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum StepLabel {
+    Erasures,
+    Purge,
+    Keys,
+    Devices,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -64,6 +80,9 @@ pub(crate) struct Metrics {
     pub(crate) apps: Gauge,
     pub(crate) devices: Gauge,
     pub(crate) messages: Gauge,
+    pub(crate) steps: Family<StepLabels, Counter>,
+    pub(crate) keys_forgotten: Counter,
+    pub(crate) receipts_erased: Counter,
     world_bytes: Family<PartLabels, Gauge>,
     pub(crate) world_bytes_max: Gauge,
     app_bytes: Family<AppLabels, Gauge>,
@@ -93,6 +112,9 @@ impl Metrics {
             apps: Gauge::default(),
             devices: Gauge::default(),
             messages: Gauge::default(),
+            steps: Family::default(),
+            keys_forgotten: Counter::default(),
+            receipts_erased: Counter::default(),
             world_bytes: Family::default(),
             world_bytes_max: Gauge::default(),
             app_bytes: Family::default(),
@@ -128,6 +150,10 @@ impl Metrics {
         r.register("apps", "Apps", self.apps.clone());
         r.register("devices", "Devices", self.devices.clone());
         r.register("messages", "Messages that the world holds", self.messages.clone());
+        r.register("forget_steps", "Steps in which old rows were forgotten", self.steps.clone());
+        r.register("keys_forgotten", "Idempotency keys forgotten", self.keys_forgotten.clone());
+        let help = "Receipts of forgotten devices that were deleted";
+        r.register("receipts_erased", help, self.receipts_erased.clone());
         let help = "RAM that the world takes, by what it is for";
         r.register_with_unit("world", help, Unit::Bytes, self.world_bytes.clone());
         let help = "RAM that the world may take; what would grow it further is refused";
@@ -184,6 +210,18 @@ impl Metrics {
 
     pub(crate) fn batch(&self, outcome: BatchOutcome) {
         self.batches.get_or_create(&BatchLabels { outcome }).inc();
+    }
+
+    pub(crate) fn step(&self, kind: StepKind, found: Committed) {
+        let kind = match kind {
+            StepKind::Erasures => StepLabel::Erasures,
+            StepKind::Purge => StepLabel::Purge,
+            StepKind::Keys => StepLabel::Keys,
+            StepKind::Devices => StepLabel::Devices,
+        };
+        self.steps.get_or_create(&StepLabels { kind }).inc();
+        self.keys_forgotten.inc_by(found.keys_forgotten);
+        self.receipts_erased.inc_by(found.receipts_erased);
     }
 
     pub(crate) fn world(&self, world: &World) {

@@ -18,6 +18,7 @@ mod opening;
 mod random;
 mod shared;
 mod tls;
+mod write_handle;
 mod writer_task;
 
 use std::future::Future;

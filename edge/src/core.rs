@@ -2,14 +2,17 @@
 
 pub mod answer;
 pub mod body;
+pub mod call;
 pub mod decide;
 pub mod keys;
 pub mod limiter;
+pub mod mail;
 pub mod memory;
 pub mod parking;
 pub mod route;
 pub mod sabotage;
 pub mod seal;
+pub mod seen;
 pub mod tickets;
 pub mod writes;
 

@@ -6,14 +6,20 @@
 use std::fmt;
 use std::ops::Range;
 
+use annotate_snippets::{AnnotationKind, Level, Origin, Padding, Renderer, Snippet};
+
 /// The most diagnostics for one text; what comes after them is not reported.
 pub(crate) const DIAGNOSTICS_MAX: usize = 100;
 
-/// The most characters of a source line that [`Diagnostic::render`] shows.
-const SHOWN_MAX: usize = 100;
+/// The most characters of a source line that are handed to the library, which shows what fits a
+/// terminal of it. A line of 64 KiB is cut before.
+const SHOWN_MAX: usize = 2_000;
 
-/// Characters shown before the fault when a line has to be cut.
-const SHOWN_BEFORE: usize = 40;
+/// Characters kept before the fault when a line has to be cut.
+const SHOWN_BEFORE: usize = 500;
+
+/// What stands for the name of a file.
+const PATH: &str = "expression";
 
 /// The most characters of source that a message quotes.
 const QUOTED_MAX: usize = 40;
@@ -28,10 +34,20 @@ pub enum DiagnosticKind {
     UnknownAttribute,
     /// No such group exists.
     UnknownGroup,
+    /// No such audience exists.
+    UnknownAudience,
+    /// An audience would refer to itself.
+    AudienceCycle,
+    /// Audiences are nested deeper than [`Limits::audience_depth_max`](crate::Limits).
+    AudienceTooDeep,
     /// A value or an operator does not fit the type of the attribute.
     WrongType,
-    /// A number or a component of a version cannot be held.
+    /// A number, a date, a duration or the like cannot be held.
     NumberOutOfRange,
+    /// Nothing lies between the two ends.
+    EmptyRange,
+    /// A pattern of `matches` is too long or ends too soon.
+    BadPattern,
     /// More bytes than [`Limits::bytes_max`](crate::Limits).
     TooLong,
     /// More nodes than [`Limits::nodes_max`](crate::Limits).
@@ -48,8 +64,13 @@ impl DiagnosticKind {
             Self::Syntax => "syntax",
             Self::UnknownAttribute => "unknown_attribute",
             Self::UnknownGroup => "unknown_group",
+            Self::UnknownAudience => "unknown_audience",
+            Self::AudienceCycle => "audience_cycle",
+            Self::AudienceTooDeep => "audience_too_deep",
             Self::WrongType => "wrong_type",
             Self::NumberOutOfRange => "number_out_of_range",
+            Self::EmptyRange => "empty_range",
+            Self::BadPattern => "bad_pattern",
             Self::TooLong => "too_long",
             Self::TooManyNodes => "too_many_nodes",
             Self::TooDeep => "too_deep",
@@ -72,6 +93,8 @@ pub struct Diagnostic {
     pub message: String,
     /// Where, in bytes of the source; empty at the end of the text.
     pub span: Range<usize>,
+    /// The same in UTF-16 code units, as browsers and most editors count.
+    pub span_utf16: Range<usize>,
     /// The line where the span begins, from 1.
     pub line: usize,
     /// The column where the span begins, from 1, in characters.
@@ -92,7 +115,9 @@ impl Diagnostic {
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let line = before.bytes().filter(|&b| b == b'\n').count() + 1;
         let column = before[line_start..].chars().count() + 1;
-        Self { kind, message, span, line, column, suggestion: None }
+        let start = utf16_len(before);
+        let span_utf16 = start..start + utf16_len(&source[span.clone()]);
+        Self { kind, message, span, span_utf16, line, column, suggestion: None }
     }
 
     pub(crate) fn suggest(mut self, replacement: Option<String>) -> Self {
@@ -105,41 +130,73 @@ impl Diagnostic {
     /// excerpt is merely useless.
     #[must_use]
     pub fn render(&self, source: &str) -> String {
+        self.render_with(source, &Renderer::plain())
+    }
+
+    /// The same in the colours of a terminal.
+    #[must_use]
+    pub fn render_coloured(&self, source: &str) -> String {
+        self.render_with(source, &Renderer::styled())
+    }
+
+    fn render_with(&self, source: &str, renderer: &Renderer) -> String {
         let start = floor_boundary(source, self.span.start);
         let end = floor_boundary(source, self.span.end).max(start);
         let line_start = source[..start].rfind('\n').map_or(0, |at| at + 1);
         let line_end = source[start..].find('\n').map_or(source.len(), |at| start + at);
 
-        let before = source[line_start..start].chars().count();
-        let skipped = if source[line_start..line_end].chars().count() <= SHOWN_MAX {
+        // The library shows lines; one of 64 KiB would be no help, so it gets a piece.
+        let before = &source[line_start..start];
+        let skipped = if source[line_start..line_end].chars().nth(SHOWN_MAX).is_none() {
             0
         } else {
-            before.saturating_sub(SHOWN_BEFORE)
+            before.chars().count().saturating_sub(SHOWN_BEFORE)
         };
-        let rest = source[line_start..line_end].chars().skip(skipped);
-        let mut shown: String = rest.clone().take(SHOWN_MAX).map(visible).collect();
-        let length = shown.chars().count();
-        if rest.count() > SHOWN_MAX {
+        let lead = if skipped > 0 { "…" } else { "" };
+        let from = line_start + before.chars().take(skipped).map(char::len_utf8).sum::<usize>();
+        let mut shown = lead.to_owned();
+        // The marks are placed in the text that is shown, where a character may take other bytes.
+        let (mut mark_start, mut mark_end) = (shown.len(), shown.len());
+        let mut cut = false;
+        for (count, (at, c)) in source[from..line_end].char_indices().enumerate() {
+            if count == SHOWN_MAX {
+                cut = true;
+                break;
+            }
+            if from + at <= start {
+                mark_start = shown.len();
+            }
+            shown.push(visible(c));
+            if from + at < start {
+                mark_start = shown.len();
+            }
+            if from + at < end {
+                mark_end = shown.len();
+            }
+        }
+        if cut {
             shown.push('…');
         }
-        let lead = if skipped > 0 { "…" } else { "" };
-        let indent = before - skipped + lead.chars().count();
-        let marked = source[start..end.min(line_end).max(start)].chars().count();
-        let carets = "^".repeat(marked.min(length - (before - skipped)).max(1));
+        let mark = mark_start..mark_end.max(mark_start);
 
-        let number = self.line.to_string();
-        let gutter = " ".repeat(number.len());
-        let mut text = format!(
-            "error: {}\n{gutter}--> line {}, column {}\n{gutter} |\n{number} | {lead}{shown}\n{gutter} | {}{carets}\n",
-            self.message,
-            self.line,
-            self.column,
-            " ".repeat(indent),
-        );
+        let snippet = Snippet::source(shown.as_str())
+            .line_start(self.line)
+            .fold(false)
+            .annotation(AnnotationKind::Primary.span(mark));
+        let title = Level::ERROR.primary_title(self.message.as_str());
+        let mut group = if skipped == 0 {
+            title.element(snippet.path(PATH))
+        } else {
+            // The library counts columns in what it is shown.
+            let origin = Origin::path(PATH).line(self.line).char_column(self.column);
+            title.element(origin).element(snippet)
+        };
+        let help;
         if let Some(suggestion) = &self.suggestion {
-            text.push_str(&format!("{gutter} = help: did you mean `{suggestion}`?\n"));
+            help = format!("did you mean `{}`?", suggestion.replace(char::is_control, " "));
+            group = group.element(Padding).element(Level::HELP.message(help.as_str()));
         }
-        text
+        renderer.render(&[group]) + "\n"
     }
 }
 
@@ -180,6 +237,14 @@ impl Diagnostics {
     #[must_use]
     pub fn into_vec(self) -> Vec<Diagnostic> {
         self.0
+    }
+
+    /// Every diagnostic rendered for a terminal, with an empty line between two.
+    #[must_use]
+    pub fn render_coloured(&self, source: &str) -> String {
+        let rendered: Vec<_> =
+            self.0.iter().map(|diagnostic| diagnostic.render_coloured(source)).collect();
+        rendered.join("\n")
     }
 
     /// Every diagnostic rendered, with an empty line between two.
@@ -240,4 +305,9 @@ pub(crate) fn floor_boundary(text: &str, index: usize) -> usize {
         at -= 1;
     }
     at
+}
+
+/// How many UTF-16 code units a text takes.
+pub(crate) fn utf16_len(text: &str) -> usize {
+    text.chars().map(char::len_utf16).sum()
 }

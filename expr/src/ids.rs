@@ -120,6 +120,11 @@ random_id! {
     pub struct GroupId;
 }
 
+random_id! {
+    /// Names one stored audience of an app; never given twice.
+    pub struct AudienceId;
+}
+
 /// What the code that [`random_id!`] generates needs; no interface of its own.
 #[doc(hidden)]
 pub mod serde_support {

@@ -1,115 +1,154 @@
 //! From text to a checked tree.
 //!
-//! The grammar (`grammar.pest`) is flat: it yields tokens, and the tree is built here with a stack of
-//! our own. pest would recurse once a parenthesis, and its guards against that are global to the
-//! process; this way neither the parser nor the builder has a stack to overflow, and parentheses get
-//! better messages. The depth limit bounds the tree, and so every later walk over it.
+//! pest cuts the text into tokens (`grammar.pest`); they are put together here with a stack of our own,
+//! so that no text can overflow one, and so that a fault ends one condition, not the parse: the parser
+//! goes on at the next `and`, `or` or `)` and tells all that is wrong. A tree with a fault is thrown
+//! away.
 
+mod literal;
+mod name;
+mod operand;
+mod tail;
+mod token;
+mod wanted;
+
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use pest::Parser;
-use pest::error::{ErrorVariant, InputLocation};
-use pest::iterators::Pair;
+use crate::check::{Faults, Names};
+use crate::diagnostic::{Diagnostic, DiagnosticKind, Diagnostics, floor_boundary};
+use crate::tree::{Draft, Join, Test};
+use crate::{AudienceId, Expression, Schema};
 
-use crate::check::Checker;
-use crate::diagnostic::{Diagnostic, DiagnosticKind, Diagnostics, excerpt, floor_boundary};
-use crate::tree::Node;
-use crate::{Expression, Schema};
+use token::{Token, Word};
 
-/// The grammar; pest generates the `Rule` of each line.
-mod grammar {
-    #[derive(Debug, pest_derive::Parser)]
-    #[grammar = "grammar.pest"]
-    pub(crate) struct Grammar;
-}
+pub(crate) use operand::FUNCTIONS;
+pub(crate) use token::{Kind, is_word, tokens};
+pub(crate) use wanted::{Slot, Wanted};
 
-use grammar::Grammar;
-pub(crate) use grammar::Rule;
-
-/// The deepest nesting that any configuration allows. A tree is at most twice as high, and the walk
-/// with the largest frames then stays far below the 2 MiB stack of a thread.
+/// The deepest nesting that any configuration allows. Nothing recurses over a tree; this bounds what
+/// people and databases have to read.
 const DEPTH_CEILING: usize = 512;
+
+/// The most distinct operators and tests that any configuration allows; an evaluation keeps a bit
+/// on its stack for some of them.
+const NODES_CEILING: usize = 65_536;
+
+/// The longest text that any configuration allows; places in it are 32 bits.
+const BYTES_CEILING: usize = 1 << 30;
 
 /// What one text may cost. Each limit has its own error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of the text.
     pub bytes_max: usize,
-    /// Operators, tests and list entries ([`Expression::nodes`]).
+    /// Operators, tests and list entries ([`Expression::nodes`]), with those of the audiences that are
+    /// referred to, each of which counts once.
     pub nodes_max: usize,
     /// Parentheses and `not` that are open at one place; above 512 it counts as 512.
     pub depth_max: usize,
+    /// Audiences that refer to audiences.
+    pub audience_depth_max: usize,
 }
 
 impl Limits {
     /// For what [`Expression::to_stored`] printed: its size was bounded when it was first written,
     /// but ids may be longer than names, and an operator may have lowered the limits since.
-    pub const STORED: Self =
-        Self { bytes_max: usize::MAX, nodes_max: usize::MAX, depth_max: DEPTH_CEILING };
+    pub const STORED: Self = Self {
+        bytes_max: usize::MAX,
+        nodes_max: usize::MAX,
+        depth_max: DEPTH_CEILING,
+        audience_depth_max: usize::MAX,
+    };
 }
 
-/// 64 KiB, 16,384 nodes, depth 256.
+/// 64 KiB, 16,384 nodes, depth 256, audiences 16 deep.
 impl Default for Limits {
     fn default() -> Self {
-        Self { bytes_max: 64 * 1024, nodes_max: 16_384, depth_max: 256 }
+        Self { bytes_max: 64 * 1024, nodes_max: 16_384, depth_max: 256, audience_depth_max: 16 }
     }
 }
 
 impl Expression {
     /// Reads and checks a text against the declared names. Names and ids
-    /// (`:00000000000000ab`, `#:00000000000000ab`) may be mixed.
+    /// (`:00000000000000ab`, `#:00000000000000ab`, `@:00000000000000ab`) may be mixed.
     ///
     /// # Errors
-    /// One diagnostic for a fault of syntax or a limit; otherwise all unknown names, wrong types and
-    /// numbers out of range, up to 100.
+    /// All that is wrong with the syntax, the names, the types and the ranges, up to 100 faults; only a
+    /// text that is too long or too deep ends the reading at once.
     pub fn parse(text: &str, schema: &dyn Schema, limits: &Limits) -> Result<Self, Diagnostics> {
-        if text.len() > limits.bytes_max {
-            let span = floor_boundary(text, limits.bytes_max)..text.len();
-            let message = format!(
-                "the expression is too long: {} bytes, at most {}",
-                text.len(),
-                limits.bytes_max
-            );
-            return Err(Diagnostic::new(DiagnosticKind::TooLong, text, span, message).into());
+        Self::read(text, schema, limits, None).0
+    }
+
+    /// Reads what the audience `id` shall stand for; it may not refer to itself, however indirectly.
+    ///
+    /// # Errors
+    /// As [`Expression::parse`], and for a cycle.
+    pub fn parse_audience(
+        id: AudienceId,
+        text: &str,
+        schema: &dyn Schema,
+        limits: &Limits,
+    ) -> Result<Self, Diagnostics> {
+        Self::read(text, schema, limits, Some(id)).0
+    }
+
+    /// As [`Expression::parse`], with the steps that it took, for tests of their number: tokens, their
+    /// looks ahead, and nodes.
+    #[doc(hidden)]
+    pub fn parse_counted(
+        text: &str,
+        schema: &dyn Schema,
+        limits: &Limits,
+    ) -> (Result<Self, Diagnostics>, u64) {
+        Self::read(text, schema, limits, None)
+    }
+
+    fn read(
+        text: &str,
+        schema: &dyn Schema,
+        limits: &Limits,
+        defines: Option<AudienceId>,
+    ) -> (Result<Self, Diagnostics>, u64) {
+        let bytes_max = limits.bytes_max.min(BYTES_CEILING);
+        if text.len() > bytes_max {
+            let span = floor_boundary(text, bytes_max)..text.len();
+            let message =
+                format!("the expression is too long: {} bytes, at most {bytes_max}", text.len());
+            let fault = Diagnostic::new(DiagnosticKind::TooLong, text, span, message);
+            return (Err(fault.into()), 0);
         }
-        let tokens =
-            Grammar::parse(Rule::expression, text).map_err(|error| syntax_fault(text, &error))?;
-        let mut builder = Builder {
-            text,
-            depth_max: limits.depth_max.min(DEPTH_CEILING),
-            depth: 0,
-            frames: Vec::new(),
-            frame: Frame::default(),
-        };
-        let mut checker = Checker::new(text, schema);
-        for token in tokens {
-            builder.handle_token(token, &mut checker)?;
-        }
-        let root = builder.finish()?;
-        checker.finish()?;
-        let expression = Self::from_root(root);
-        if expression.nodes() > limits.nodes_max {
-            let message = format!(
-                "the expression has too many nodes (operators, tests and list entries): {}, at most {}",
-                expression.nodes(),
-                limits.nodes_max
-            );
-            let kind = DiagnosticKind::TooManyNodes;
-            return Err(Diagnostic::new(kind, text, 0..text.len(), message).into());
-        }
-        Ok(expression)
+        let mut parser = Parser::new(text, schema, limits, defines);
+        let root = parser.run();
+        let steps = parser.steps;
+        (parser.finish(root, limits), steps)
     }
 }
 
-/// Builds the tree from the tokens, in the order in which they stand.
-struct Builder<'a> {
+/// Reads one text. The methods that read conditions are in `operand.rs`.
+pub(crate) struct Parser<'a> {
     text: &'a str,
+    schema: &'a dyn Schema,
+    /// The last one is the end.
+    tokens: Vec<Token>,
+    /// The next token.
+    at: usize,
+    steps: u64,
     depth_max: usize,
     /// Open parentheses and pending `not`s, in all frames.
     depth: usize,
-    /// The frames around the present one, outermost first.
-    frames: Vec<Frame>,
-    frame: Frame,
+    audience_depth_max: usize,
+    defines: Option<AudienceId>,
+    draft: Draft,
+    audiences: BTreeMap<AudienceId, Expression>,
+    faults: Faults<'a>,
+    names: Names,
+    /// Whether the list or the arguments of the present condition are open.
+    inside: bool,
+    /// What may stand at the end of the text.
+    wanted: Vec<Wanted>,
+    /// Whether the text ended where more was expected: what is wanted after that is not wanted here.
+    ended: bool,
 }
 
 /// What stands between one pair of parentheses, as far as it is read.
@@ -120,222 +159,303 @@ struct Frame {
     /// The `not`s before the operand that comes next, or before this frame's child.
     nots: usize,
     /// Finished operands of `or`.
-    ors: Vec<Node>,
+    ors: Vec<u32>,
     /// Operands of the `and` that is being read.
-    ands: Vec<Node>,
+    ands: Vec<u32>,
 }
 
 impl Frame {
-    fn close_and(&mut self) {
-        let operand = chain(std::mem::take(&mut self.ands), Node::And);
+    fn close_and(&mut self, draft: &mut Draft) {
+        let operand = draft.chain(Join::And, std::mem::take(&mut self.ands));
         self.ors.push(operand);
     }
 
-    fn finish(mut self) -> Node {
-        self.close_and();
-        chain(self.ors, Node::Or)
+    fn finish(mut self, draft: &mut Draft) -> u32 {
+        self.close_and(draft);
+        draft.chain(Join::Or, self.ors)
     }
 }
 
-/// The operand itself if it is alone.
-fn chain(mut operands: Vec<Node>, join: fn(Vec<Node>) -> Node) -> Node {
-    match operands.pop() {
-        Some(only) if operands.is_empty() => only,
-        Some(last) => {
-            operands.push(last);
-            join(operands)
-        }
-        None => unreachable!("the grammar has an operand between two operators"),
-    }
-}
+/// The text is nested too deep, and reading it has ended.
+struct TooDeep;
 
-impl Builder<'_> {
-    fn handle_token(
-        &mut self,
-        token: Pair<'_, Rule>,
-        checker: &mut Checker<'_>,
-    ) -> Result<(), Diagnostics> {
-        let span = token.as_span();
-        let span = span.start()..span.end();
-        match token.as_rule() {
-            Rule::open => {
-                self.descend(&span)?;
-                let inner = Frame { open: span, ..Frame::default() };
-                self.frames.push(std::mem::replace(&mut self.frame, inner));
-            }
-            Rule::not => {
-                self.descend(&span)?;
-                self.frame.nots += 1;
-            }
-            Rule::close => {
-                let Some(outer) = self.frames.pop() else {
-                    return Err(self.fault(span, "this `)` closes nothing"));
-                };
-                let inner = std::mem::replace(&mut self.frame, outer);
-                self.depth -= 1;
-                self.operand(inner.finish());
-            }
-            Rule::and | Rule::EOI => {}
-            Rule::or => self.frame.close_and(),
-            _ => {
-                let node = checker.operand(token);
-                self.operand(node);
-            }
+impl<'a> Parser<'a> {
+    pub(crate) fn new(
+        text: &'a str,
+        schema: &'a dyn Schema,
+        limits: &Limits,
+        defines: Option<AudienceId>,
+    ) -> Self {
+        Self {
+            text,
+            schema,
+            tokens: tokens(text),
+            at: 0,
+            steps: 0,
+            depth_max: limits.depth_max.min(DEPTH_CEILING),
+            depth: 0,
+            audience_depth_max: limits.audience_depth_max,
+            defines,
+            draft: Draft::default(),
+            audiences: BTreeMap::new(),
+            faults: Faults::new(text),
+            names: Names::default(),
+            inside: false,
+            wanted: Vec::new(),
+            ended: false,
         }
-        Ok(())
     }
 
-    fn descend(&mut self, span: &Range<usize>) -> Result<(), Diagnostics> {
+    /// What may come where the text ends.
+    pub(crate) fn wanted_at_end(mut self) -> Vec<Wanted> {
+        self.run();
+        self.wanted
+    }
+
+    fn finish(self, root: Option<u32>, limits: &Limits) -> Result<Expression, Diagnostics> {
+        self.faults.finish()?;
+        let root = root.expect("what was not read to its end has a fault");
+        let tree = self.draft.normalised(root);
+        let expression = Expression::compiled(tree, self.audiences);
+        let (nodes, nodes_max) = (expression.nodes(), limits.nodes_max);
+        let distinct = expression.distinct();
+        if nodes > nodes_max || distinct > NODES_CEILING {
+            let (count, most) =
+                if nodes > nodes_max { (nodes, nodes_max) } else { (distinct, NODES_CEILING) };
+            let message = format!(
+                "the expression has too many nodes (operators, tests and list entries): {count}, at most {most}",
+            );
+            let kind = DiagnosticKind::TooManyNodes;
+            return Err(Diagnostic::new(kind, self.text, 0..self.text.len(), message).into());
+        }
+        Ok(expression)
+    }
+
+    /// The root; `None` after a fault that ended the reading.
+    fn run(&mut self) -> Option<u32> {
+        let mut frames = vec![Frame::default()];
+        let mut operand_next = true;
+        loop {
+            let token = self.peek();
+            let frame = frames.last_mut().expect("the outermost frame is never closed");
+            if operand_next {
+                self.want(Wanted::Condition);
+                match self.prefix(token) {
+                    Kind::Open => {
+                        self.descend(token).ok()?;
+                        frames.push(Frame { open: token.span(), ..Frame::default() });
+                    }
+                    Kind::Word(Word::Not) => {
+                        self.descend(token).ok()?;
+                        frame.nots += 1;
+                    }
+                    _ => {
+                        let node = self.operand().unwrap_or_else(|| self.placeholder());
+                        self.take_operand(frame, node);
+                        operand_next = false;
+                    }
+                }
+                continue;
+            }
+            self.want(Wanted::Joint);
+            match self.joint(token) {
+                Some(Join::And) => {
+                    self.at += 1;
+                    operand_next = true;
+                }
+                Some(Join::Or) => {
+                    self.at += 1;
+                    frame.close_and(&mut self.draft);
+                    operand_next = true;
+                }
+                None => match token.kind {
+                    Kind::End => break,
+                    Kind::Close if frames.len() == 1 => {
+                        self.syntax(token, "this `)` closes nothing");
+                        self.at += 1;
+                    }
+                    Kind::Close => {
+                        self.at += 1;
+                        self.depth -= 1;
+                        let inner = frames.pop().unwrap_or_default();
+                        let outer = frames.last_mut()?;
+                        let node = inner.finish(&mut self.draft);
+                        self.take_operand(outer, node);
+                    }
+                    _ => {
+                        self.expected(token, Wanted::Joint);
+                        // As if `and` stood there, so that what follows is checked too.
+                        operand_next = token.begins_operand();
+                        if !operand_next {
+                            self.skip_to_joint();
+                        }
+                    }
+                },
+            }
+        }
+        let innermost = frames.pop()?;
+        if !frames.is_empty() {
+            let message = "this `(` is never closed".to_owned();
+            self.faults.add(DiagnosticKind::Syntax, innermost.open, message, None);
+            return None;
+        }
+        Some(innermost.finish(&mut self.draft))
+    }
+
+    /// The token that is next. Tokens are only ever taken in order, so the number of looks is the
+    /// number of steps.
+    fn peek(&mut self) -> Token {
+        self.steps += 1;
+        self.tokens[self.at]
+    }
+
+    /// The token after the next one.
+    fn peek_second(&mut self) -> Token {
+        self.steps += 1;
+        self.tokens[(self.at + 1).min(self.tokens.len() - 1)]
+    }
+
+    /// Takes the next token, but never the end.
+    fn take(&mut self) -> Token {
+        let token = self.peek();
+        self.at += usize::from(token.kind != Kind::End);
+        token
+    }
+
+    fn source(&self, token: Token) -> &'a str {
+        &self.text[token.span()]
+    }
+
+    fn descend(&mut self, token: Token) -> Result<(), TooDeep> {
         if self.depth == self.depth_max {
             let message = format!(
                 "the expression is nested too deep: at most {} parentheses and `not`s within each other",
                 self.depth_max
             );
-            let kind = DiagnosticKind::TooDeep;
-            return Err(Diagnostic::new(kind, self.text, span.clone(), message).into());
+            self.faults.add_always(DiagnosticKind::TooDeep, token.span(), message);
+            return Err(TooDeep);
         }
         self.depth += 1;
+        self.at += 1;
         Ok(())
     }
 
-    fn operand(&mut self, mut node: Node) {
-        let nots = std::mem::take(&mut self.frame.nots);
+    fn take_operand(&mut self, frame: &mut Frame, mut node: u32) {
+        let nots = std::mem::take(&mut frame.nots);
         for _ in 0..nots {
-            node = Node::Not(Box::new(node));
+            node = self.draft.not(node);
         }
         self.depth -= nots;
-        self.frame.ands.push(node);
+        frame.ands.push(node);
     }
 
-    fn finish(self) -> Result<Node, Diagnostics> {
-        if self.frames.is_empty() {
-            Ok(self.frame.finish())
-        } else {
-            let open = self.frame.open.clone();
-            Err(self.fault(open, "this `(` is never closed"))
+    /// Stands where a fault was, so that the rest can be read.
+    fn placeholder(&mut self) -> u32 {
+        self.draft.test(Test::Everyone)
+    }
+
+    /// What a token is where an operand begins; `NOT` is told of and taken as `not`.
+    fn prefix(&mut self, token: Token) -> Kind {
+        match token.kind {
+            Kind::Operator if self.source(token) == "!" => Kind::Word(Word::Not),
+            Kind::Word(Word::Name) if self.shouted(token, &["not"]).is_some() => {
+                Kind::Word(Word::Not)
+            }
+            kind => kind,
         }
     }
 
-    fn fault(&self, span: Range<usize>, message: &str) -> Diagnostics {
-        let kind = DiagnosticKind::Syntax;
-        Diagnostic::new(kind, self.text, span, message.to_owned()).into()
-    }
-}
-
-/// Says in a person's words why the grammar stopped.
-fn syntax_fault(text: &str, error: &pest::error::Error<Rule>) -> Diagnostics {
-    let at = match error.location {
-        InputLocation::Pos(at) | InputLocation::Span((at, _)) => at,
-    };
-    let expected = match &error.variant {
-        ErrorVariant::ParsingError { positives, .. } => expectation(positives),
-        ErrorVariant::CustomError { .. } => "something else",
-    };
-    let found = token_at(text, at);
-    let span = at..at + found.len();
-    let fault = |span: Range<usize>, message: String, replacement: Option<String>| {
-        let fault = Diagnostic::new(DiagnosticKind::Syntax, text, span, message);
-        fault.suggest(replacement).into()
-    };
-
-    if let Some((span, keyword)) = shouted_keyword(text, at, found) {
-        let message = format!("`{keyword}` is written in lower case");
-        return fault(span, message, Some(keyword));
-    }
-    let slip = match found {
-        "=" | "===" => Some((span.clone(), "equality is written `==`", "==")),
-        "=>" => Some((span.clone(), "at least is written `>=`", ">=")),
-        "=<" => Some((span.clone(), "at most is written `<=`", "<=")),
-        // `<` was read as the comparison.
-        ">" if expected == VALUE && text[..at].ends_with('<') => {
-            Some((at - 1..at + 1, "inequality is written `!=`", "!="))
+    /// The operator that a token is where an operand has ended. Slips are told of and taken as meant.
+    fn joint(&mut self, token: Token) -> Option<Join> {
+        let join = |text: &str| match text {
+            "and" => Join::And,
+            _ => Join::Or,
+        };
+        match (token.kind, self.source(token)) {
+            (Kind::Word(Word::And), _) | (Kind::Operator, "&&") => Some(Join::And),
+            (Kind::Word(Word::Or), _) | (Kind::Operator, "||") => Some(Join::Or),
+            (Kind::Operator, "&") => {
+                self.slip(token, "`and` is written `and` or `&&`", "and");
+                Some(Join::And)
+            }
+            (Kind::Operator, "|") => {
+                self.slip(token, "`or` is written `or` or `||`", "or");
+                Some(Join::Or)
+            }
+            (Kind::Word(Word::Name), _) => self.shouted(token, &["and", "or"]).map(join),
+            _ => None,
         }
-        "&" => Some((span.clone(), "`and` is written `and` or `&&`", "and")),
-        "|" => Some((span.clone(), "`or` is written `or` or `||`", "or")),
-        _ => None,
-    };
-    if let Some((span, message, replacement)) = slip {
-        return fault(span, message.to_owned(), Some(replacement.to_owned()));
     }
-    if found.starts_with(['"', '\'']) && expected == VALUE {
-        return fault(span, "this string is never closed".to_owned(), None);
-    }
-    if found == "#" && expected == CONDITION {
-        let message = "expected the name of a group right after `#`".to_owned();
-        return fault(span, message, None);
-    }
-    if found.starts_with(|c: char| matches!(c, '"' | '\'' | '-' | '0'..='9'))
-        && expected == CONDITION
-    {
-        let message = "a comparison begins with an attribute, as in `country == \"SE\"`".to_owned();
-        return fault(span, message, None);
-    }
-    let found = match found {
-        "" => "the end".to_owned(),
-        found => format!("`{}`", excerpt(found)),
-    };
-    fault(span, format!("expected {expected}, found {found}"), None)
-}
 
-const VALUE: &str = "a value (\"text\", a number, `true`, `false` or a version such as `v2.3`)";
-const CONDITION: &str = "a condition such as `country == \"SE\"`, `has country`, `#group` or `all`";
-
-/// What may stand where the grammar stopped, from the rules that it tried there.
-fn expectation(tried: &[Rule]) -> &'static str {
-    let has = |rule| tried.contains(&rule);
-    if has(Rule::string) {
-        VALUE
-    } else if has(Rule::group) {
-        CONDITION
-    } else if has(Rule::list) || has(Rule::list_open) {
-        "`(` and a list of values"
-    } else if has(Rule::comma) || has(Rule::list_close) {
-        "`,` or `)`"
-    } else if has(Rule::comparison) {
-        "a comparison (`==`, `!=`, `<`, `<=`, `>`, `>=`, `in`), `and` or `or`"
-    } else if has(Rule::and) || has(Rule::or) {
-        "`and` or `or`"
-    } else if has(Rule::attribute) {
-        "the name of an attribute"
-    } else if has(Rule::in_word) {
-        "`in` after `not`"
-    } else {
-        CONDITION
-    }
-}
-
-/// The word, the run of operator characters, the string as far as its line has it, or else the one
-/// character at `at`; empty at the end.
-fn token_at(text: &str, at: usize) -> &str {
-    let rest = &text[at..];
-    let length = |accept: fn(char) -> bool| rest.find(|c| !accept(c)).unwrap_or(rest.len());
-    match rest.chars().next() {
-        None => "",
-        Some(quote @ ('"' | '\'')) => {
-            let line = &rest[..rest.find('\n').unwrap_or(rest.len())];
-            line[1..].find(quote).map_or(line, |end| &line[..end + 2])
+    /// A word of the language in upper case, which is a fault, told here. Not if an attribute is
+    /// called so.
+    fn shouted(&mut self, token: Token, words: &[&'static str]) -> Option<&'static str> {
+        let source = self.source(token);
+        let word = words.iter().find(|word| word.eq_ignore_ascii_case(source))?;
+        if self.schema.attribute(source).is_some() {
+            return None;
         }
-        Some(c) if is_word(c) => &rest[..length(is_word)],
-        Some('=' | '<' | '>' | '!' | '&' | '|') => {
-            &rest[..length(|c| matches!(c, '=' | '<' | '>' | '!' | '&' | '|'))]
-        }
-        Some(c) => &rest[..c.len_utf8()],
+        self.slip(token, &format!("`{word}` is written in lower case"), word);
+        Some(word)
     }
-}
 
-fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
-}
+    fn slip(&mut self, token: Token, message: &str, replacement: &str) {
+        let replacement = Some(replacement.to_owned());
+        self.faults.add(DiagnosticKind::Syntax, token.span(), message.to_owned(), replacement);
+    }
 
-/// `AND` at the fault, or `NOT` right before it, where it was read as the name of an attribute.
-fn shouted_keyword(text: &str, at: usize, found: &str) -> Option<(Range<usize>, String)> {
-    let before = text[..at].trim_end();
-    let start = before
-        .rfind(|c| !is_word(c))
-        .map_or(0, |gap| gap + before[gap..].chars().next().map_or(0, char::len_utf8));
-    [(at, found), (start, &before[start..])].into_iter().find_map(|(start, word)| {
-        let lower = word.to_lowercase();
-        let keyword = ["and", "or", "not", "in", "has", "all"].contains(&lower.as_str());
-        (keyword && word != lower).then(|| (start..start + word.len(), lower))
-    })
+    fn syntax(&mut self, token: Token, message: &str) {
+        self.faults.add(DiagnosticKind::Syntax, token.span(), message.to_owned(), None);
+    }
+
+    /// Goes to the next `and` or `or`, or to the `)` that closes what was open before the present
+    /// condition; what is in parentheses opened on the way does not count.
+    fn skip_to_joint(&mut self) {
+        let mut open = 0_usize;
+        loop {
+            let token = self.peek();
+            match token.kind {
+                Kind::End => return,
+                Kind::Word(Word::And | Word::Or) if open == 0 => return,
+                Kind::Operator if open == 0 && matches!(self.source(token), "&&" | "||") => return,
+                Kind::Open => open += 1,
+                Kind::Close if open > 0 => open -= 1,
+                Kind::Close if self.inside => self.inside = false,
+                Kind::Close => return,
+                _ => {}
+            }
+            self.at += 1;
+        }
+    }
+
+    /// Notes what may come next, if the text ends here.
+    fn want(&mut self, wanted: Wanted) {
+        if self.at_end() && !self.ended && !self.wanted.contains(&wanted) {
+            self.wanted.push(wanted);
+        }
+    }
+
+    fn at_end(&self) -> bool {
+        self.tokens[self.at].kind == Kind::End
+    }
+
+    /// A fault: something else should stand at the next token.
+    fn expected(&mut self, token: Token, wanted: Wanted) {
+        let source = self.source(token);
+        self.ended |= token.kind == Kind::End;
+        match token.kind {
+            Kind::Torn if source.starts_with('/') => {
+                self.syntax(token, "this comment is never closed")
+            }
+            Kind::Torn => self.syntax(token, "this string is never closed"),
+            _ => {
+                let found = match source {
+                    "" => "the end".to_owned(),
+                    found => format!("`{}`", crate::diagnostic::excerpt(found)),
+                };
+                let message = format!("expected {wanted}, found {found}");
+                self.faults.add(DiagnosticKind::Syntax, token.span(), message, None);
+            }
+        }
+    }
 }

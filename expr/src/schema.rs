@@ -1,6 +1,6 @@
 //! What the language asks of the outside: names when it is written, values when it is evaluated.
 
-use crate::{AttributeId, GroupId, Type, Value};
+use crate::{AttributeId, AudienceId, Expression, GroupId, Time, Type, Value};
 
 /// The longest attribute or group name, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
@@ -15,10 +15,29 @@ pub trait Schema {
     fn group(&self, name: &str) -> Option<GroupId>;
     /// The present name of a group.
     fn group_name(&self, id: GroupId) -> Option<&str>;
-    /// Shows every attribute name once, in any order; asked only to find a near name.
+    /// Shows every attribute name once, in any order; asked for near names and for completion.
     fn visit_attribute_names(&self, visit: &mut dyn FnMut(&str));
-    /// Shows every group name once, in any order; asked only to find a near name.
+    /// Shows every group name once, in any order; asked for near names and for completion.
     fn visit_group_names(&self, visit: &mut dyn FnMut(&str));
+
+    /// Finds an audience by its exact name.
+    fn audience(&self, _name: &str) -> Option<AudienceId> {
+        None
+    }
+    /// The present name of an audience.
+    fn audience_name(&self, _id: AudienceId) -> Option<&str> {
+        None
+    }
+    /// What an audience stands for, read against this schema with
+    /// [`Expression::parse_audience`] after every audience that it refers to.
+    fn audience_expression(&self, _id: AudienceId) -> Option<&Expression> {
+        None
+    }
+    /// Shows every audience name once, in any order; asked for near names and for completion.
+    fn visit_audience_names(&self, _visit: &mut dyn FnMut(&str)) {}
+    /// Shows values that devices have of an attribute, with how many devices have each; asked for
+    /// completion. The most frequent first is best; looking at a few hundred is enough.
+    fn visit_values(&self, _id: AttributeId, _visit: &mut dyn FnMut(&Value, u64)) {}
 }
 
 /// What one device is, as far as expressions can see.
@@ -27,6 +46,42 @@ pub trait Profile {
     fn attribute(&self, id: AttributeId) -> Option<&Value>;
     /// Whether the device is a member.
     fn in_group(&self, id: GroupId) -> bool;
+    /// Its id; without one, `device(...)` and `sample(...)` are unknown.
+    fn device_id(&self) -> Option<u64> {
+        None
+    }
+    /// The user that it belongs to, if any.
+    fn user(&self) -> Option<&str> {
+        None
+    }
+    /// When it was last seen, if that is known.
+    fn last_seen(&self) -> Option<Time> {
+        None
+    }
+}
+
+/// What an evaluation depends on besides the device. By default neither is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// The world's committed clock; without it everything that looks at the clock is unknown.
+    pub now: Option<Time>,
+    /// The id of the message, which is the salt of a `sample` that names none; without it such a
+    /// sample is unknown. A preview of a message to be gives any id.
+    pub message: Option<u64>,
+}
+
+impl Context {
+    /// At a time, for no message in particular.
+    #[must_use]
+    pub const fn at(now: Time) -> Self {
+        Self { now: Some(now), message: None }
+    }
+
+    /// The same for one message.
+    #[must_use]
+    pub const fn for_message(self, id: u64) -> Self {
+        Self { message: Some(id), ..self }
+    }
 }
 
 /// Words that mean something in an expression, or will: no attribute may have such a name.
@@ -85,8 +140,9 @@ pub fn valid_attribute_name(name: &str) -> bool {
         && !is_reserved(name)
 }
 
-/// Whether a group can have this name: 1 to 64 bytes of ASCII letters, digits and `_ - . : /`, not
-/// beginning with `:`. Case matters. No word is reserved, since a `#` stands before the name.
+/// Whether a group or an audience can have this name: 1 to 64 bytes of ASCII letters, digits and `_ - . : /`, not
+/// beginning with `:`. Case matters. No word is reserved, since a `#` or `@` stands before the
+/// name.
 #[must_use]
 pub fn valid_group_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())

@@ -13,6 +13,8 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::{Date, Point, Time};
+
 /// The type of a declared attribute.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, serde::Deserialize,
@@ -23,11 +25,24 @@ pub enum Type {
     Number,
     Bool,
     Version,
+    Date,
+    Time,
+    Point,
+    Set,
 }
 
 impl Type {
     /// All types, in the order in which they sort.
-    pub const ALL: [Self; 4] = [Self::String, Self::Number, Self::Bool, Self::Version];
+    pub const ALL: [Self; 8] = [
+        Self::String,
+        Self::Number,
+        Self::Bool,
+        Self::Version,
+        Self::Date,
+        Self::Time,
+        Self::Point,
+        Self::Set,
+    ];
 
     /// The name as admins write it.
     #[must_use]
@@ -37,6 +52,10 @@ impl Type {
             Self::Number => "number",
             Self::Bool => "bool",
             Self::Version => "version",
+            Self::Date => "date",
+            Self::Time => "time",
+            Self::Point => "point",
+            Self::Set => "set",
         }
     }
 }
@@ -49,7 +68,7 @@ impl fmt::Display for Type {
 
 /// The text is not the name of a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected a type: string, number, bool or version")]
+#[error("expected a type: string, number, bool, version, date, time, point or set")]
 pub struct ParseTypeError;
 
 impl FromStr for Type {
@@ -68,6 +87,10 @@ pub enum Value {
     Number(Number),
     Bool(bool),
     Version(Version),
+    Date(Date),
+    Time(Time),
+    Point(Point),
+    Set(Set),
 }
 
 impl Value {
@@ -78,6 +101,10 @@ impl Value {
             Self::Number(_) => Type::Number,
             Self::Bool(_) => Type::Bool,
             Self::Version(_) => Type::Version,
+            Self::Date(_) => Type::Date,
+            Self::Time(_) => Type::Time,
+            Self::Point(_) => Type::Point,
+            Self::Set(_) => Type::Set,
         }
     }
 }
@@ -89,7 +116,55 @@ impl fmt::Debug for Value {
             Self::Number(number) => fmt::Display::fmt(number, f),
             Self::Bool(flag) => fmt::Display::fmt(flag, f),
             Self::Version(version) => write!(f, "v{version}"),
+            Self::Date(date) => fmt::Display::fmt(date, f),
+            Self::Time(time) => fmt::Display::fmt(time, f),
+            Self::Point(point) => fmt::Debug::fmt(point, f),
+            Self::Set(set) => fmt::Debug::fmt(set, f),
         }
+    }
+}
+
+/// A set of strings: sorted, distinct, perhaps empty. A clone copies nothing.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Set(Arc<[Arc<str>]>);
+
+impl Set {
+    /// The entries, sorted and distinct.
+    #[must_use]
+    pub fn entries(&self) -> &[Arc<str>] {
+        &self.0
+    }
+
+    #[must_use]
+    pub fn contains(&self, entry: &str) -> bool {
+        self.0.binary_search_by(|known| (**known).cmp(entry)).is_ok()
+    }
+}
+
+impl<S: Into<Arc<str>>> FromIterator<S> for Set {
+    fn from_iter<I: IntoIterator<Item = S>>(entries: I) -> Self {
+        let mut entries: Vec<Arc<str>> = entries.into_iter().map(Into::into).collect();
+        entries.sort_unstable();
+        entries.dedup();
+        Self(entries.into())
+    }
+}
+
+impl fmt::Debug for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter()).finish()
+    }
+}
+
+impl Serialize for Set {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|entry| &**entry))
+    }
+}
+
+impl<'de> Deserialize<'de> for Set {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::<Arc<str>>::deserialize(deserializer).map(Self::from_iter)
     }
 }
 
@@ -259,7 +334,8 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
-/// A pair of tag (0 string, 1 number, 2 bool, 3 version) and payload, in every format.
+/// A pair of tag (0 string, 1 number, 2 bool, 3 version, 4 date, 5 time, 6 point, 7 set) and payload,
+/// in every format.
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut pair = serializer.serialize_tuple(2)?;
@@ -279,6 +355,22 @@ impl Serialize for Value {
             Self::Version(version) => {
                 pair.serialize_element(&3u8)?;
                 pair.serialize_element(version)?;
+            }
+            Self::Date(date) => {
+                pair.serialize_element(&4u8)?;
+                pair.serialize_element(date)?;
+            }
+            Self::Time(time) => {
+                pair.serialize_element(&5u8)?;
+                pair.serialize_element(time)?;
+            }
+            Self::Point(point) => {
+                pair.serialize_element(&6u8)?;
+                pair.serialize_element(point)?;
+            }
+            Self::Set(set) => {
+                pair.serialize_element(&7u8)?;
+                pair.serialize_element(set)?;
             }
         }
         pair.end()
@@ -310,6 +402,10 @@ impl<'de> Deserialize<'de> for Value {
                     1 => payload(&mut pair).map(Value::Number),
                     2 => payload(&mut pair).map(Value::Bool),
                     3 => payload(&mut pair).map(Value::Version),
+                    4 => payload(&mut pair).map(Value::Date),
+                    5 => payload(&mut pair).map(Value::Time),
+                    6 => payload(&mut pair).map(Value::Point),
+                    7 => payload(&mut pair).map(Value::Set),
                     _ => Err(de::Error::custom(format_args!("unknown value tag {tag}"))),
                 }
             }
@@ -371,6 +467,11 @@ mod tests {
             Value::Number(Number::try_new(2.5).unwrap()),
             Value::Bool(true),
             Value::Version(version("2.3")),
+            Value::Date("2026-11-21".parse().unwrap()),
+            Value::Time("2026-11-21T07:30:00.001Z".parse().unwrap()),
+            Value::Point(Point::try_new(59.3293, 18.0686).unwrap()),
+            Value::Set(["b", "a", "b"].into_iter().collect()),
+            Value::Set(Set::from_iter([""; 0])),
         ] {
             let bytes = rmp_serde::to_vec(&value).unwrap();
             assert_eq!(rmp_serde::from_slice::<Value>(&bytes).unwrap(), value);

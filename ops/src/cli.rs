@@ -7,6 +7,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{SECTIONS, Sources, joined};
 use crate::demo::Options;
+use crate::fleet;
 
 /// Targeted push fanout: write one message and a recipient expression, and every device that the
 /// expression describes, now or later, has it.
@@ -32,6 +33,10 @@ pub(crate) enum Commands {
     /// Imports devices, connects clients that long-poll over TLS, then sends, schedules, edits and recalls messages,
     /// moves devices between groups, and kills the edge. The last line is the verdict.
     Demo(Options),
+    /// Write a made-up fleet of devices, one JSON object a line, as `devices:import` takes it.
+    ///
+    /// The demo and the benchmarks use the same. Secrets follow from the seed: never for a server that matters.
+    Fleet(fleet::command::Options),
     /// Show what can be configured.
     #[command(subcommand)]
     Config(ConfigCommand),

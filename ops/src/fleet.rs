@@ -5,6 +5,7 @@
 //! in integers alone: the same on every machine, in any order, one at a time, so a million lines need no more room than
 //! one. The secrets follow from the seed as well; never give such a fleet to a server that matters.
 
+pub(crate) mod command;
 mod random;
 #[cfg(test)]
 mod tests;

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Commands::Up(args) => serve(&args, Tiers::Both),
         Commands::Central(args) => serve(&args, Tiers::Central),
         Commands::Edge(args) => serve(&args, Tiers::Edge),
+        Commands::Fleet(options) => fleet::command::run(&options),
         Commands::Config(ConfigCommand::PrintDefaults) => say(&config::defaults_toml()),
     };
     match outcome {

@@ -10,9 +10,10 @@ use carillon_world::{AppId, Change, DeviceRow, MessageId, MessageRow, MessageSta
 
 use crate::names::Named;
 use crate::tables::{
-    APPS, ATTRIBUTES, DEVICES, GROUPS, IDEMPOTENCY, MESSAGES, QUOTAS, RECEIPTS, REVISIONS, Table,
+    APPS, ATTRIBUTES, DEVICE_SEEN, DEVICES, ERASURES, GROUPS, IDEMPOTENCY, MESSAGES, QUOTAS,
+    RECEIPTS, REVISIONS, SEEN_SINCE, SEQ_TIMES, Table,
 };
-use crate::{IDEMPOTENCY_KEY_BYTES_MAX, StoreBatch, StoreError, json};
+use crate::{Erase, ForgetKeys, IDEMPOTENCY_KEY_BYTES_MAX, StoreBatch, StoreError, json};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Cell<'a> {
@@ -26,13 +27,24 @@ pub(crate) enum Cell<'a> {
 #[derive(Debug)]
 pub(crate) enum Step<'a> {
     /// Whole rows, `table.columns.len()` cells each. Not empty.
-    Insert { table: &'static Table, cells: Vec<Cell<'a>> },
+    Insert {
+        table: &'static Table,
+        cells: Vec<Cell<'a>>,
+    },
     /// A start, an end or a recall of a message that this batch has not written before.
-    State { app: AppId, message: MessageId, seq: Seq, state: MessageState },
-    /// What `Change::Purge` forgets.
-    Purge { horizon: Seq },
-    /// Idempotency keys made before.
-    ForgetKeys { before: u64 },
+    State {
+        app: AppId,
+        message: MessageId,
+        seq: Seq,
+        state: MessageState,
+    },
+    /// What `Change::Purge` forgets, of what changed above `from`.
+    Purge {
+        from: Seq,
+        horizon: Seq,
+    },
+    ForgetKeys(ForgetKeys),
+    Erase(&'a Erase),
 }
 
 /// # Errors
@@ -50,19 +62,19 @@ pub(crate) fn plan(batch: &StoreBatch) -> Result<Vec<Step<'_>>, StoreError> {
             return Err(StoreError::Invalid { detail });
         }
         let mut run = Run::new(batch.shard.get().into());
+        let mut from = batch.horizon;
         for (seq, change) in changes.numbered() {
             if let Change::Purge { horizon } = change {
                 run.finish(&mut steps)?;
-                steps.push(Step::Purge { horizon: *horizon });
+                steps.push(Step::Purge { from, horizon: *horizon });
+                from = from.max(*horizon);
             } else {
                 run.add(seq, change)?;
             }
         }
         run.finish(&mut steps)?;
     }
-    if let Some(before) = batch.forget_keys_before {
-        steps.push(Step::ForgetKeys { before: before.0 });
-    }
+    upkeep(batch, &mut steps);
     let shard = Cell::Int(batch.shard.get().into());
     let mut keys = Vec::with_capacity(batch.idempotency.len() * IDEMPOTENCY.columns.len());
     for row in &batch.idempotency {
@@ -98,6 +110,34 @@ pub(crate) fn plan(batch: &StoreBatch) -> Result<Vec<Step<'_>>, StoreError> {
     Ok(steps)
 }
 
+fn upkeep<'a>(batch: &'a StoreBatch, steps: &mut Vec<Step<'a>>) {
+    let shard = Cell::Int(batch.shard.get().into());
+    let upkeep = &batch.upkeep;
+    if upkeep.sample {
+        let row = vec![shard.clone(), Cell::Int(batch.last().get()), Cell::Int(batch.now.0)];
+        insert(steps, &SEQ_TIMES, row);
+    }
+    if let Some(since) = upkeep.seen_since {
+        insert(steps, &SEEN_SINCE, vec![shard.clone(), Cell::Int(since.0)]);
+    }
+    let mut seen = Vec::with_capacity(upkeep.seen.len() * DEVICE_SEEN.columns.len());
+    for row in &upkeep.seen {
+        seen.extend([
+            shard.clone(),
+            Cell::Int(row.app.get()),
+            Cell::Int(row.device.get()),
+            Cell::Int(row.hour.into()),
+        ]);
+    }
+    insert(steps, &DEVICE_SEEN, seen);
+    if let Some(forget) = upkeep.forget_keys {
+        steps.push(Step::ForgetKeys(forget));
+    }
+    if let Some(erase) = &upkeep.erase {
+        steps.push(Step::Erase(erase));
+    }
+}
+
 /// Changes between two purges.
 #[derive(Debug)]
 struct Run<'a> {
@@ -111,6 +151,8 @@ struct Run<'a> {
     /// The last row of each message that the run wrote, with its state and seq; written at the end.
     messages: HashMap<(AppId, MessageId), (&'a MessageRow, MessageState, Seq)>,
     revisions: Vec<Cell<'a>>,
+    /// The devices that are gone, whose receipts go later.
+    erasures: Vec<Cell<'a>>,
 }
 
 impl<'a> Run<'a> {
@@ -125,6 +167,7 @@ impl<'a> Run<'a> {
             devices: Vec::new(),
             messages: HashMap::new(),
             revisions: Vec::new(),
+            erasures: Vec::new(),
         }
     }
 
@@ -195,21 +238,24 @@ impl<'a> Run<'a> {
                 ]);
             }
             Change::Device(row) => self.devices.extend(device(self.shard, row, seq)),
-            Change::DeviceGone { app, id } => self.devices.extend([
-                shard,
-                Cell::Int(app.get()),
-                Cell::Int(id.get()),
-                Cell::Int(0),
-                Cell::Int(0),
-                Cell::Int(0),
-                Cell::Null,
-                word("{}"),
-                word("[]"),
-                Cell::Null,
-                Cell::Null,
-                at,
-                gone,
-            ]),
+            // A tombstone says nothing of the device but that it was there.
+            Change::DeviceGone { app, id } => {
+                let key = [shard, Cell::Int(app.get()), Cell::Int(id.get())];
+                self.erasures.extend(key.clone());
+                self.devices.extend(key);
+                self.devices.extend([
+                    Cell::Int(0),
+                    Cell::Int(0),
+                    Cell::Int(0),
+                    Cell::Null,
+                    word("{}"),
+                    word("[]"),
+                    Cell::Null,
+                    Cell::Null,
+                    at,
+                    gone,
+                ]);
+            }
             Change::Message(row) => self.message(row, row.state, seq),
             Change::MessageState { app, id, state } => match self.messages.get(&(*app, *id)) {
                 Some(&(row, ..)) => self.message(row, *state, seq),
@@ -268,6 +314,7 @@ impl<'a> Run<'a> {
         insert(steps, &DEVICES, run.devices);
         insert(steps, &MESSAGES, messages);
         insert(steps, &REVISIONS, run.revisions);
+        insert(steps, &ERASURES, run.erasures);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Which line of the lineage a claim writes: the same rule for both stores, without a store.
+//! Which line of the lineage a claim writes: the same rule for both stores, and for one that is simulated.
 
 use carillon_world::{Epoch, Lineage, LineageEntry, Millis, Seq, ShardId};
 
@@ -6,15 +6,16 @@ use crate::{EpochClaim, Opening, StoreError};
 
 /// The lease row of a shard and its lineage, as they are in the store. A shard without an epoch has neither.
 #[derive(Clone, Debug)]
-pub(crate) struct Holding {
-    pub(crate) epoch: Epoch,
-    pub(crate) head: Seq,
-    pub(crate) horizon: Seq,
-    pub(crate) lineage: Vec<LineageEntry>,
+pub struct Holding {
+    pub epoch: Epoch,
+    pub head: Seq,
+    pub horizon: Seq,
+    pub lineage: Vec<LineageEntry>,
 }
 
+/// What to do about a claim.
 #[derive(Debug)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// Write the last line of the opening's lineage and its epoch into the lease, then commit.
     Begin(Opening),
     /// This very claim was committed before.
@@ -24,9 +25,11 @@ pub(crate) enum Verdict {
 /// Numbers stay below 2^62, so that they sort rightly as signed integers.
 const NUMBER_MAX: u64 = 1 << 62;
 
+/// Judges a claim against what the store holds.
+///
 /// # Errors
 /// [`StoreError::Fenced`] by rule, [`StoreError::Damaged`] if lease and lineage disagree.
-pub(crate) fn judge_claim(
+pub fn judge_claim(
     shard: ShardId,
     holding: Holding,
     claim: EpochClaim,

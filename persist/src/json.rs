@@ -1,7 +1,9 @@
 //! The JSON in the tables' text columns.
 //!
-//! Attributes are `{"<16 hex digits>": value}`, where a version is `{"v":"2.3"}` and everything else what it looks
-//! like, so that they can be typed without the attribute's declaration. Bodies are written and read as they are.
+//! Attributes are `{"<16 hex digits>": value}`, where a version is `{"v":"2.3"}`, a date `{"d":"2026-11-21"}`, a time
+//! `{"t":"2026-11-21T07:30:00.000Z"}`, a set `{"s":["a","b"]}`, a point `{"p":[latitude,longitude],"u":[x,y,z]}` in whole
+//! units (see `carillon_expr::Point`; the SQL of an expression asks for `u`), and everything else what it looks like,
+//! so that they can be typed without the attribute's declaration. Bodies are written and read as they are.
 
 mod plain;
 
@@ -10,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use carillon_expr::{Number, Value, Version, parse_id};
+use carillon_expr::{Date, Number, Point, Set, Time, Value, Version, parse_id};
 use carillon_world::{AttributeId, GroupId, Millis, Priority, PushToken, Tag, Variant};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -32,6 +34,23 @@ pub(crate) fn write_attributes(attributes: &[(AttributeId, Value)]) -> String {
             Value::Bool(flag) => json(out, flag),
             Value::Version(version) => {
                 out.extend_from_slice(format!("{{\"v\":\"{version}\"}}").as_bytes())
+            }
+            Value::Date(date) => out.extend_from_slice(format!("{{\"d\":\"{date}\"}}").as_bytes()),
+            // All of one width, so that the text sorts as the time does.
+            Value::Time(time) => {
+                out.extend_from_slice(format!("{{\"t\":\"{}\"}}", time.to_fixed()).as_bytes());
+            }
+            Value::Point(point) => {
+                let (latitude, longitude) = (point.latitude_units(), point.longitude_units());
+                let [x, y, z] = point.direction();
+                out.extend_from_slice(
+                    format!("{{\"p\":[{latitude},{longitude}],\"u\":[{x},{y},{z}]}}").as_bytes(),
+                );
+            }
+            Value::Set(set) => {
+                out.extend_from_slice(b"{\"s\":");
+                json(out, set);
+                out.push(b'}');
             }
         }
     });
@@ -60,13 +79,37 @@ fn read_any_attributes(text: &str) -> Result<Box<[(AttributeId, Value)]>, Damage
 
 fn read_value(raw: &str) -> Result<Value, Damage> {
     #[derive(Deserialize)]
-    struct VersionIn {
-        v: Version,
+    enum Tagged {
+        #[serde(rename = "v")]
+        Version(Version),
+        #[serde(rename = "d")]
+        Date(Date),
+        #[serde(rename = "t")]
+        Time(Time),
+        #[serde(rename = "s")]
+        Set(Set),
+    }
+    #[derive(Deserialize)]
+    struct PointIn {
+        p: (i32, i32),
+        u: [i32; 3],
     }
     match raw.as_bytes().first() {
         Some(b'"') => Ok(Value::String(parse(raw)?)),
         Some(b't' | b'f') => Ok(Value::Bool(parse(raw)?)),
-        Some(b'{') => Ok(Value::Version(parse::<VersionIn>(raw)?.v)),
+        Some(b'{') if raw.starts_with("{\"p\"") => {
+            let PointIn { p: (latitude, longitude), u } = parse(raw)?;
+            Point::from_units(latitude, longitude)
+                .filter(|point| point.direction() == u)
+                .map(Value::Point)
+                .ok_or_else(|| format!("{raw} is no point"))
+        }
+        Some(b'{') => Ok(match parse(raw)? {
+            Tagged::Version(version) => Value::Version(version),
+            Tagged::Date(date) => Value::Date(date),
+            Tagged::Time(time) => Value::Time(time),
+            Tagged::Set(set) => Value::Set(set),
+        }),
         // Not by serde_json, which is off by one unit in the last place for some numbers.
         _ => raw
             .parse()
@@ -257,6 +300,11 @@ mod tests {
             number(31.245_270_191_439_438),
             Value::Bool(false),
             Value::Version("2.10".parse().unwrap()),
+            Value::Date("2026-11-21".parse().unwrap()),
+            Value::Time("2026-11-21T07:30:00Z".parse().unwrap()),
+            Value::Point(Point::try_new(59.3293, -18.0686).unwrap()),
+            Value::Set(["b", "a \"quoted\""].into_iter().collect()),
+            Value::Set(Set::from_iter([""; 0])),
         ];
         let attributes: Box<[_]> = values
             .into_iter()
@@ -303,6 +351,9 @@ mod tests {
             r#"{"5":1}"#,
             r#"{"0000000000000005":null}"#,
             r#"{"0000000000000005":{"w":"2"}}"#,
+            r#"{"0000000000000005":{"d":"2026-02-30"}}"#,
+            r#"{"0000000000000005":{"p":[0,0],"u":[0,0,0]}}"#,
+            r#"{"0000000000000005":{"p":[900000001,0],"u":[0,0,0]}}"#,
         ] {
             assert!(read_attributes(text).is_err(), "{text}");
         }

@@ -16,9 +16,11 @@ mod read;
 mod sqlite;
 mod store;
 mod tables;
+mod upkeep;
 mod url;
 
 pub use durability::UnsafeSetting;
+pub use epoch::{Holding, Verdict, judge_claim};
 pub use error::{CommitError, StoreError};
 pub use mysql::MysqlStore;
 pub use sqlite::SqliteStore;
@@ -26,4 +28,5 @@ pub use store::{
     AnyStore, EpochClaim, IDEMPOTENCY_KEY_BYTES_MAX, IdempotencyRow, Opening, ReceiptRow, Store,
     StoreBatch,
 };
+pub use upkeep::{BatchUpkeep, Committed, Erase, ForgetKeys, Kept, SeenRow};
 pub use url::{StoreOptions, StoreUrl, StoreUrlError};

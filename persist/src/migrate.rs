@@ -11,7 +11,7 @@ pub(crate) struct Migration {
     pub(crate) sql: &'static str,
 }
 
-pub(crate) static SQLITE: [Migration; 2] = [
+pub(crate) static SQLITE: [Migration; 3] = [
     Migration {
         version: 1,
         name: "tables",
@@ -19,12 +19,17 @@ pub(crate) static SQLITE: [Migration; 2] = [
     },
     Migration {
         version: 2,
+        name: "retention",
+        sql: include_str!("../migrations/sqlite/0002_retention.sql"),
+    },
+    Migration {
+        version: 3,
         name: "quotas",
-        sql: include_str!("../migrations/sqlite/0002_quotas.sql"),
+        sql: include_str!("../migrations/sqlite/0003_quotas.sql"),
     },
 ];
 
-pub(crate) static MYSQL: [Migration; 2] = [
+pub(crate) static MYSQL: [Migration; 3] = [
     Migration {
         version: 1,
         name: "tables",
@@ -32,8 +37,13 @@ pub(crate) static MYSQL: [Migration; 2] = [
     },
     Migration {
         version: 2,
+        name: "retention",
+        sql: include_str!("../migrations/mysql/0002_retention.sql"),
+    },
+    Migration {
+        version: 3,
         name: "quotas",
-        sql: include_str!("../migrations/mysql/0002_quotas.sql"),
+        sql: include_str!("../migrations/mysql/0003_quotas.sql"),
     },
 ];
 
@@ -43,6 +53,9 @@ pub(crate) const CREATE_VERSIONS: &str = "CREATE TABLE IF NOT EXISTS schema_vers
 
 /// The highest version; NULL before the first.
 pub(crate) const SELECT_VERSION: &str = "SELECT MAX(version) FROM schema_version";
+
+/// Runs in both: a write that leaves everything as it is.
+pub(crate) const WRITE_NOTHING: &str = "UPDATE installation SET shards = shards";
 
 /// Which of `all` are still to be run on a store of version `found` (0: empty).
 ///

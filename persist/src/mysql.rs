@@ -15,12 +15,16 @@ use mysql_async::{Opts, OptsBuilder};
 use crate::encode::plan;
 use crate::epoch::{Holding, Verdict, judge_claim};
 use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
-use crate::read::{self, Columns, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE};
+use crate::read::{
+    self, Columns, SELECT_ERASURES, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE, SELECT_SEEN,
+    SELECT_SEQ_TIMES, SELECT_TIMES,
+};
 use crate::{
-    CommitError, EpochClaim, IdempotencyRow, Opening, Store, StoreBatch, StoreError, StoreOptions,
-    UnsafeSetting,
+    CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, SeenRow, Store, StoreBatch,
+    StoreError, StoreOptions, UnsafeSetting,
 };
 use link::{Failure, LOCK_WAIT_EXCEEDED, Link, NULL_REFUSED};
+use script::Counted;
 
 /// A lease row that stays locked for longer belongs to an owner that paused: its connection is ended.
 const OWNER_PAUSE_S: u64 = 1;
@@ -263,21 +267,67 @@ impl Store for MysqlStore {
         rows.into_iter().map(|mut row| read::idempotency(&mut row)).collect()
     }
 
-    async fn commit(&mut self, batch: &StoreBatch) -> Result<(), CommitError> {
+    async fn load_kept(&mut self, shard: ShardId) -> Result<Kept, StoreError> {
+        let attempted = "load what is kept beside rows";
+        let shard = shard.get();
+        let mut link = self.take().await?;
+        let mut kept = Kept::default();
+        for mut row in link.all(attempted, SELECT_SEQ_TIMES, (shard,)).await? {
+            kept.samples.push(read::seq_time(&mut row)?);
+        }
+        if let Some(mut row) = link.first(attempted, SELECT_TIMES, (shard, shard)).await? {
+            (kept.committed_at, kept.seen_since) = read::times(&mut row)?;
+        }
+        for mut row in link.all(attempted, SELECT_ERASURES, (shard,)).await? {
+            kept.erasures.push(read::erasure(&mut row)?);
+        }
+        self.link = Some(link);
+        Ok(kept)
+    }
+
+    async fn load_seen(
+        &mut self,
+        shard: ShardId,
+        sink: &mut (dyn FnMut(SeenRow) + Send),
+    ) -> Result<(), StoreError> {
+        let attempted = "load when devices were seen";
+        let within = self.options.read_timeout;
+        let mut link = self.take().await?;
+        let rows = link.conn.exec_iter(SELECT_SEEN, (shard.get(),));
+        let mut rows = link::within(attempted, within, rows).await?;
+        while let Some(row) = link::within(attempted, within, rows.next()).await? {
+            sink(read::seen(&mut link::Fields(row))?);
+        }
+        drop(rows);
+        self.link = Some(link);
+        Ok(())
+    }
+
+    async fn commit(&mut self, batch: &StoreBatch) -> Result<Committed, CommitError> {
         let refused = |source| CommitError::Refused { source };
         let steps = plan(batch).map_err(refused)?;
         let mut link = self.take().await.map_err(refused)?;
         let packets = script::packets(batch, &steps, link.dialect).map_err(refused)?;
         drop(steps);
+        let mut committed = Committed::default();
         for (index, packet) in packets.iter().enumerate() {
-            if let Err(failure) = link.run_counted(&packet.sql, packet.statements).await {
-                return Err(self
-                    .judge_failure(link, failure, index + 1 == packets.len(), batch)
-                    .await);
+            let changed = match link.run_counted(&packet.sql, packet.statements).await {
+                Ok(changed) => changed,
+                Err(failure) => {
+                    let last = index + 1 == packets.len();
+                    return Err(self.judge_failure(link, failure, last, batch).await);
+                }
+            };
+            for (at, counted) in &packet.counted {
+                let rows = changed.get(*at).copied().unwrap_or(0);
+                match counted {
+                    Counted::Keys => committed.keys_forgotten += rows,
+                    Counted::Receipts => committed.receipts_erased += rows,
+                }
             }
         }
         self.link = Some(link);
-        Ok(())
+        Ok(committed)
     }
 
     async fn clock(&mut self) -> Result<Millis, StoreError> {
@@ -289,7 +339,8 @@ impl Store for MysqlStore {
 
     async fn ping(&mut self) -> Result<(), StoreError> {
         let mut link = self.take().await?;
-        link.first("ping the store", "SELECT COUNT(*) FROM installation", ()).await?;
+        let write = format!("START TRANSACTION; {}; ROLLBACK", migrate::WRITE_NOTHING);
+        link.run(&write).await.map_err(|failure| failure.into_error("write to the store"))?;
         self.link = Some(link);
         Ok(())
     }

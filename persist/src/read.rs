@@ -16,7 +16,7 @@ use carillon_world::{
 
 use crate::json::{self, Damage};
 use crate::names::Named;
-use crate::{IdempotencyRow, StoreError};
+use crate::{IdempotencyRow, SeenRow, StoreError};
 
 /// The columns of one row, each taken once by its index.
 pub(crate) trait Columns {
@@ -353,4 +353,48 @@ pub(crate) fn lease(columns: &mut impl Columns) -> Result<(Epoch, Seq, Seq), Sto
         Ok((epoch, Seq::new(columns.int(2)?), Seq::new(columns.int(3)?)))
     };
     in_table("lease", read())
+}
+
+/// One parameter: the shard.
+pub(crate) const SELECT_SEQ_TIMES: &str =
+    "SELECT seq, at FROM seq_times WHERE shard = ? ORDER BY seq";
+
+pub(crate) fn seq_time(columns: &mut impl Columns) -> Result<(Seq, Millis), StoreError> {
+    let mut read = || Ok((Seq::new(columns.int(0)?), Millis(columns.int(1)?)));
+    in_table("seq_times", read())
+}
+
+/// Two parameters: the shard, twice.
+pub(crate) const SELECT_TIMES: &str = "SELECT (SELECT committed_at FROM lease WHERE shard = ?), \
+                                       (SELECT at FROM seen_since WHERE shard = ?)";
+
+/// When the last batch was committed, and since when devices count as seen.
+pub(crate) fn times(
+    columns: &mut impl Columns,
+) -> Result<(Option<Millis>, Option<Millis>), StoreError> {
+    let mut read = || {
+        let committed_at = columns.opt_int(0)?.filter(|at| *at > 0);
+        Ok((committed_at.map(Millis), columns.opt_int(1)?.map(Millis)))
+    };
+    in_table("seen_since", read())
+}
+
+/// One parameter: the shard.
+pub(crate) const SELECT_ERASURES: &str = "SELECT app, device FROM erasures WHERE shard = ?";
+
+pub(crate) fn erasure(columns: &mut impl Columns) -> Result<(AppId, DeviceId), StoreError> {
+    let mut read = || Ok((AppId::new(columns.int(0)?), DeviceId::new(columns.int(1)?)));
+    in_table("erasures", read())
+}
+
+/// One parameter: the shard.
+pub(crate) const SELECT_SEEN: &str = "SELECT app, device, hour FROM device_seen WHERE shard = ?";
+
+pub(crate) fn seen(columns: &mut impl Columns) -> Result<SeenRow, StoreError> {
+    let mut read = || {
+        let (app, device) = (AppId::new(columns.int(0)?), DeviceId::new(columns.int(1)?));
+        let hour = columns.int(2)?.try_into().map_err(|_| "an hour beyond 32 bits".to_owned())?;
+        Ok(SeenRow { app, device, hour })
+    };
+    in_table("device_seen", read())
 }

@@ -6,7 +6,9 @@
 mod load;
 mod write;
 
+use std::fs::OpenOptions;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -20,10 +22,13 @@ use crate::durability::judge_sqlite;
 use crate::epoch::{Holding, Verdict, judge_claim};
 use crate::json::Damage;
 use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
-use crate::read::{self, Columns, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE};
+use crate::read::{
+    self, Columns, SELECT_ERASURES, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE, SELECT_SEEN,
+    SELECT_SEQ_TIMES, SELECT_TIMES,
+};
 use crate::{
-    CommitError, EpochClaim, IdempotencyRow, Opening, Store, StoreBatch, StoreError, StoreOptions,
-    UnsafeSetting,
+    CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, SeenRow, Store, StoreBatch,
+    StoreError, StoreOptions, UnsafeSetting,
 };
 
 /// Rows that travel together from the thread to the loader: few wake-ups, little memory.
@@ -168,7 +173,21 @@ impl Store for SqliteStore {
         self.call(move |worker| worker.load_idempotency(shard, since)).await
     }
 
-    async fn commit(&mut self, batch: &StoreBatch) -> Result<(), CommitError> {
+    async fn load_kept(&mut self, shard: ShardId) -> Result<Kept, StoreError> {
+        self.call(move |worker| worker.load_kept(shard)).await
+    }
+
+    async fn load_seen(
+        &mut self,
+        shard: ShardId,
+        sink: &mut (dyn FnMut(SeenRow) + Send),
+    ) -> Result<(), StoreError> {
+        let rows = self.call(move |worker| worker.load_seen(shard)).await?;
+        rows.into_iter().for_each(sink);
+        Ok(())
+    }
+
+    async fn commit(&mut self, batch: &StoreBatch) -> Result<Committed, CommitError> {
         let batch = batch.clone();
         let refused = |source| CommitError::Refused { source };
         let committed = self.start(move |worker| worker.commit(&batch)).map_err(refused)?;
@@ -190,11 +209,11 @@ impl Store for SqliteStore {
     }
 
     async fn ping(&mut self) -> Result<(), StoreError> {
-        // Reads the file, unlike `SELECT 1`.
         self.call(|worker| {
-            let read = "SELECT COUNT(*) FROM installation";
-            let rows = worker.connection()?.query_row(read, [], |row| row.get::<_, i64>(0));
-            rows.map(|_| ()).map_err(down("read the SQLite store"))
+            let down = down("write to the SQLite store");
+            let transaction = begin(worker.connection()?).map_err(down)?;
+            transaction.execute(migrate::WRITE_NOTHING, []).map_err(down)?;
+            transaction.rollback().map_err(down)
         })
         .await
     }
@@ -234,6 +253,12 @@ impl Worker {
     }
 
     fn connect(&self) -> rusqlite::Result<Connection> {
+        // It holds push tokens and the hashes of secrets, so it is made for its owner alone; SQLite gives its log and
+        // index the same mode. A file that is there keeps the mode that somebody chose for it. What prevents it
+        // from being made SQLite says next. Names with a colon in front are SQLite's own and no files.
+        if !self.path.to_string_lossy().starts_with(':') {
+            let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.path);
+        }
         let connection = Connection::open(&self.path)?;
         connection.busy_timeout(self.busy_timeout)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
@@ -328,6 +353,39 @@ impl Worker {
         let mut loaded = Vec::new();
         while let Some(row) = rows.next().map_err(down)? {
             loaded.push(read::idempotency(&mut Fields(row))?);
+        }
+        Ok(loaded)
+    }
+
+    fn load_kept(&mut self, shard: ShardId) -> Result<Kept, StoreError> {
+        let down = down("load what is kept beside rows");
+        let shard = shard.get();
+        let connection = self.connection()?;
+        let mut kept = Kept::default();
+        let mut statement = connection.prepare(SELECT_SEQ_TIMES).map_err(down)?;
+        let mut rows = statement.query([shard]).map_err(down)?;
+        while let Some(row) = rows.next().map_err(down)? {
+            kept.samples.push(read::seq_time(&mut Fields(row))?);
+        }
+        (kept.committed_at, kept.seen_since) = connection
+            .query_row(SELECT_TIMES, [shard, shard], |row| Ok(read::times(&mut Fields(row))))
+            .map_err(down)??;
+        let mut statement = connection.prepare(SELECT_ERASURES).map_err(down)?;
+        let mut rows = statement.query([shard]).map_err(down)?;
+        while let Some(row) = rows.next().map_err(down)? {
+            kept.erasures.push(read::erasure(&mut Fields(row))?);
+        }
+        Ok(kept)
+    }
+
+    /// All at once: 24 bytes each.
+    fn load_seen(&mut self, shard: ShardId) -> Result<Vec<SeenRow>, StoreError> {
+        let down = down("load when devices were seen");
+        let mut statement = self.connection()?.prepare(SELECT_SEEN).map_err(down)?;
+        let mut rows = statement.query([shard.get()]).map_err(down)?;
+        let mut loaded = Vec::new();
+        while let Some(row) = rows.next().map_err(down)? {
+            loaded.push(read::seen(&mut Fields(row))?);
         }
         Ok(loaded)
     }

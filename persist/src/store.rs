@@ -10,7 +10,8 @@ use carillon_world::{
 };
 
 use crate::{
-    CommitError, MysqlStore, SqliteStore, StoreError, StoreOptions, StoreUrl, UnsafeSetting,
+    BatchUpkeep, CommitError, Committed, Kept, MysqlStore, SeenRow, SqliteStore, StoreError,
+    StoreOptions, StoreUrl, UnsafeSetting,
 };
 
 /// The longest idempotency key.
@@ -48,12 +49,13 @@ pub struct StoreBatch {
     pub epoch: Epoch,
     /// Where the owner thinks the head is. `changes` begin right after it.
     pub head: Seq,
+    /// The horizon as it is before this batch, or lower: a purge looks at what lies above it and nowhere else.
+    pub horizon: Seq,
     /// `None`: only the rows below, which leaves the head where it is.
     pub changes: Option<Arc<Batch>>,
     pub idempotency: Vec<IdempotencyRow>,
     pub receipts: Vec<ReceiptRow>,
-    /// Idempotency keys made before this are forgotten.
-    pub forget_keys_before: Option<Millis>,
+    pub upkeep: BatchUpkeep,
     /// The committed clock.
     pub now: Millis,
 }
@@ -135,16 +137,33 @@ pub trait Store: Send {
         since: Millis,
     ) -> impl Future<Output = Result<Vec<IdempotencyRow>, StoreError>> + Send;
 
+    /// What the store remembers beside rows.
+    fn load_kept(
+        &mut self,
+        shard: ShardId,
+    ) -> impl Future<Output = Result<Kept, StoreError>> + Send;
+
+    /// Streams when devices were last seen, in no order.
+    fn load_seen(
+        &mut self,
+        shard: ShardId,
+        sink: &mut (dyn FnMut(SeenRow) + Send),
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
     /// Commits `batch` whole or not at all. `Ok` only when it is durable.
     fn commit(
         &mut self,
         batch: &StoreBatch,
-    ) -> impl Future<Output = Result<(), CommitError>> + Send;
+    ) -> impl Future<Output = Result<Committed, CommitError>> + Send;
 
     /// The store's clock, which counts.
     fn clock(&mut self) -> impl Future<Output = Result<Millis, StoreError>> + Send;
 
-    /// Whether the store answers.
+    /// Whether the store would take a batch: it writes, and takes that back. To be asked after a batch was refused,
+    /// since a store that is locked, full or read-only still tells the time.
+    ///
+    /// # Errors
+    /// If it would not.
     fn ping(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// The number of shards, as written when the store was created.
@@ -216,7 +235,25 @@ impl Store for AnyStore {
         }
     }
 
-    async fn commit(&mut self, batch: &StoreBatch) -> Result<(), CommitError> {
+    async fn load_kept(&mut self, shard: ShardId) -> Result<Kept, StoreError> {
+        match self {
+            AnyStore::Sqlite(store) => store.load_kept(shard).await,
+            AnyStore::Mysql(store) => store.load_kept(shard).await,
+        }
+    }
+
+    async fn load_seen(
+        &mut self,
+        shard: ShardId,
+        sink: &mut (dyn FnMut(SeenRow) + Send),
+    ) -> Result<(), StoreError> {
+        match self {
+            AnyStore::Sqlite(store) => store.load_seen(shard, sink).await,
+            AnyStore::Mysql(store) => store.load_seen(shard, sink).await,
+        }
+    }
+
+    async fn commit(&mut self, batch: &StoreBatch) -> Result<Committed, CommitError> {
         match self {
             AnyStore::Sqlite(store) => store.commit(batch).await,
             AnyStore::Mysql(store) => store.commit(batch).await,

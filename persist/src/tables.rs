@@ -1,5 +1,7 @@
 //! The tables that batches write, with their columns in the order in which rows are made and read.
 
+use carillon_world::{AppId, DeviceId};
+
 /// What an insert does when the key is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Present {
@@ -108,25 +110,58 @@ pub(crate) static RECEIPTS: Table = Table {
     ..Table::of("receipts", 4, &["shard", "app", "device", "receipt", "message", "kind", "at"])
 };
 
-/// What a purge forgets but superseded revisions, whose statement differs between the stores: tombstones, and
-/// messages that have ended, with their revisions. No sequence number exceeds 63 bits, so literals fit everywhere.
-pub(crate) fn purge_statements(shard: u16, horizon: u64) -> Vec<String> {
+pub(crate) static SEQ_TIMES: Table = Table::of("seq_times", 2, &["shard", "seq", "at"]);
+
+pub(crate) static DEVICE_SEEN: Table =
+    Table::of("device_seen", 3, &["shard", "app", "device", "hour"]);
+
+pub(crate) static SEEN_SINCE: Table = Table::of("seen_since", 1, &["shard", "at"]);
+
+pub(crate) static ERASURES: Table = Table {
+    present: Present::Keep,
+    // Nothing but its key.
+    ..Table::of("erasures", 3, &["shard", "app", "device"])
+};
+
+/// What a purge forgets with one statement for both stores: tombstones, and the times of seqs that are past. Each
+/// looks only at what changed above `from`, by an index; what lies below was forgotten before. No sequence number
+/// exceeds 63 bits, so literals fit everywhere.
+pub(crate) fn purge_tombstones(shard: u16, from: u64, horizon: u64) -> Vec<String> {
     let mut statements: Vec<String> = ["attributes", "app_groups", "devices"]
         .iter()
-        .map(|table| format!("DELETE FROM {table} WHERE shard = {shard} AND deleted = 1 AND changed_seq <= {horizon}"))
+        .map(|table| {
+            format!(
+                "DELETE FROM {table} WHERE shard = {shard} AND changed_seq > {from} AND changed_seq <= {horizon} \
+                 AND deleted = 1"
+            )
+        })
         .collect();
-    let ended = format!("m.state IN ('expired', 'recalled') AND m.changed_seq <= {horizon}");
-    statements.push(format!(
-        "DELETE FROM message_revisions WHERE shard = {shard} AND from_seq <= {horizon} AND EXISTS (\
-         SELECT 1 FROM messages AS m WHERE m.shard = message_revisions.shard AND m.app = message_revisions.app \
-         AND m.message = message_revisions.message AND {ended})"
-    ));
-    statements.push(format!(
-        "DELETE FROM messages WHERE shard = {shard} AND {}",
-        ended.replace("m.", "")
-    ));
+    statements.push(format!("DELETE FROM seq_times WHERE shard = {shard} AND seq <= {horizon}"));
     statements.push(format!(
         "UPDATE lease SET horizon = {horizon} WHERE shard = {shard} AND horizon < {horizon}"
     ));
     statements
+}
+
+/// Messages that ended above `from`, the horizon included. Their revisions have to go first.
+pub(crate) fn purge_messages(shard: u16, from: u64, horizon: u64) -> String {
+    format!(
+        "DELETE FROM messages WHERE shard = {shard} AND changed_seq > {from} AND changed_seq <= {horizon} AND {ENDED}"
+    )
+}
+
+/// Of a row of `messages`.
+pub(crate) const ENDED: &str = "state IN ('expired', 'recalled')";
+
+/// Rows of any table whose key begins with one of these devices.
+pub(crate) fn of_devices(
+    shard: u16,
+    devices: &[(AppId, DeviceId)],
+    id: fn(u64) -> String,
+) -> String {
+    let one = |(app, device): &(AppId, DeviceId)| {
+        format!("app = {} AND device = {}", id(app.get()), id(device.get()))
+    };
+    let any: Vec<String> = devices.iter().map(one).collect();
+    format!("shard = {shard} AND ({})", any.join(" OR "))
 }

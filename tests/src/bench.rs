@@ -4,6 +4,8 @@
 //! results of what was timed are checked. Nothing here is a test: tests never assert speed.
 
 mod fleet;
+mod purge;
+mod requests;
 mod restart;
 mod store;
 mod write;
@@ -32,6 +34,16 @@ pub const ALL: &[Bench] = &[
         name: "write",
         about: "a fleet imported through the API against bare statements",
         run: || Box::pin(write::run()),
+    },
+    Bench {
+        name: "requests",
+        about: "many callers on a database that is some way off; a lone one against a bare commit",
+        run: || Box::pin(requests::run()),
+    },
+    Bench {
+        name: "purge",
+        about: "writers' p99 while a million old rows are forgotten",
+        run: || Box::pin(purge::run()),
     },
     Bench {
         name: "restart",

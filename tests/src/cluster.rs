@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -231,6 +231,15 @@ impl Cluster {
         self.central.ready(self.addresses.admin).await;
     }
 
+    /// As [`Cluster::start_central`], with flags that win over those it had, and stay.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start_central_with(&mut self, flags: &[&str]) {
+        self.central.set(flags);
+        self.start_central().await;
+    }
+
     /// `kill -9`.
     pub fn kill_edge(&mut self, index: usize) {
         self.edges[index].kill();
@@ -258,6 +267,21 @@ impl Cluster {
         self.edges[index].start("edge");
     }
 
+    /// Whether central ended by itself, and how.
+    pub fn central_ended(&mut self) -> Option<ExitStatus> {
+        self.central.ended()
+    }
+
+    /// Runs `carillon` with a subcommand and flags of the caller's own, beside the cluster's processes.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn beside(&self, name: &str, subcommand: &str, flags: &[&str]) -> Beside {
+        let mut tier = Tier::new(name, self.folder.path(), Vec::new(), flags);
+        tier.start(subcommand);
+        Beside(tier)
+    }
+
     /// What central has logged so far, one JSON object a line.
     pub fn central_log(&self) -> String {
         self.central.log()
@@ -269,16 +293,45 @@ impl Cluster {
     }
 }
 
+/// A process that [`Cluster::beside`] started; killed when dropped.
+#[derive(Debug)]
+pub struct Beside(Tier);
+
+impl Beside {
+    /// Waits until it is ready.
+    ///
+    /// # Panics
+    /// If that never comes.
+    pub async fn ready(&mut self, ops: SocketAddr) {
+        self.0.ready(ops).await;
+    }
+
+    /// Whether it ended by itself, and how.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.ended()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.0.log()
+    }
+}
+
 impl Tier {
-    fn new(name: &str, folder: &Path, mut arguments: Vec<String>, extra: &[&str]) -> Tier {
-        for pair in extra.chunks(2) {
-            if let Some(at) = arguments.iter().position(|flag| flag == pair[0]) {
-                arguments.drain(at..at + 2);
-            }
-            arguments.extend(pair.iter().map(|&word| word.to_owned()));
-        }
+    fn new(name: &str, folder: &Path, arguments: Vec<String>, extra: &[&str]) -> Tier {
         let log = folder.join(format!("{name}.log"));
-        Tier { name: name.to_owned(), arguments, log, process: None }
+        let mut tier = Tier { name: name.to_owned(), arguments, log, process: None };
+        tier.set(extra);
+        tier
+    }
+
+    fn set(&mut self, flags: &[&str]) {
+        for pair in flags.chunks(2) {
+            if let Some(at) = self.arguments.iter().position(|flag| flag == pair[0]) {
+                self.arguments.drain(at..at + 2);
+            }
+            self.arguments.extend(pair.iter().map(|&word| word.to_owned()));
+        }
     }
 
     fn start(&mut self, subcommand: &str) {
@@ -298,11 +351,15 @@ impl Tier {
             if ops_get(ops, "/readyz").await.is_ok_and(|(status, _)| status == 200) {
                 return;
             }
-            let ended = self.process.as_mut().and_then(|process| process.try_wait().ok().flatten());
+            let ended = self.ended();
             assert!(ended.is_none(), "{} ended: {ended:?}\n{}", self.name, self.log());
             assert!(began.elapsed() < START_MAX, "{} is not ready\n{}", self.name, self.log());
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut()?.try_wait().expect("wait for a child")
     }
 
     fn kill(&mut self) {

@@ -103,4 +103,16 @@ impl Millis {
     pub const fn plus(self, millis: u64) -> Millis {
         Millis(self.0.saturating_add(millis))
     }
+
+    /// The hour that this moment lies in, counted from 1970.
+    pub const fn hour(self) -> u32 {
+        let hour = self.0 / (60 * 60 * 1000);
+        if hour > u32::MAX as u64 { u32::MAX } else { hour as u32 }
+    }
+
+    /// When an hour counted from 1970 begins.
+    #[must_use]
+    pub const fn of_hour(hour: u32) -> Millis {
+        Millis(hour as u64 * 60 * 60 * 1000)
+    }
 }

@@ -36,8 +36,8 @@ pub use partition::Partition;
 pub use pmap::{Key, PMap};
 pub use position::{Epoch, Judgement, Lineage, LineageEntry, LineageError, Position};
 pub use upstream::{
-    Problem, ProfilePatch, Receipt, ReceiptKind, UPSTREAM_BYTES_MAX, UpstreamError, UpstreamReply,
-    UpstreamRequest,
+    Problem, ProfilePatch, Receipt, ReceiptKind, SEEN_DEVICES_MAX, UPSTREAM_BYTES_MAX,
+    UpstreamError, UpstreamReply, UpstreamRequest,
 };
 pub use usage::Usage;
 pub use view::{App, Applied, ApplyError, Counts, MessageChange, World};

@@ -75,6 +75,16 @@ impl ChangeLog {
         self.before.next()
     }
 
+    /// How many bytes the batches held have.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many batches are held.
+    pub fn batches(&self) -> usize {
+        self.batches.len()
+    }
+
     /// The last seq pushed.
     pub fn head(&self) -> Seq {
         self.head

@@ -1,9 +1,10 @@
 //! Messages with the revisions that somebody may still hold, and the index from a device's terms to them.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use carillon_expr::{Expression, Limits, Schema, Term, Terms};
+use carillon_expr::{Context, Expression, Limits, Schema, Term, Terms};
 
 use crate::pmap::PMap;
 use crate::usage;
@@ -18,6 +19,8 @@ pub struct Revision {
     to_text: Arc<str>,
     to: Expression,
     variants: Arc<[Head]>,
+    /// Names the message, for samples without a salt.
+    context: Context,
 }
 
 #[derive(Clone, Debug)]
@@ -55,6 +58,7 @@ impl Revision {
             to_text,
             to,
             variants: variants.into(),
+            context: Context { message: Some(id.get()), ..Context::default() },
         })
     }
 
@@ -83,12 +87,11 @@ impl Revision {
 
     /// Which variant `device` has: the first that fits.
     pub(crate) fn variant(&self, device: &DeviceRow) -> Option<usize> {
-        if !self.active || !self.to.matches(device) {
+        if !self.active || !self.to.matches_in(device, &self.context) {
             return None;
         }
-        self.variants
-            .iter()
-            .position(|head| head.selector.as_ref().is_none_or(|(_, of)| of.matches(device)))
+        let fits = |of: &Expression| of.matches_in(device, &self.context);
+        self.variants.iter().position(|head| head.selector.as_ref().is_none_or(|(_, of)| fits(of)))
     }
 
     /// What lies behind it, by the formula of [`usage`].
@@ -210,6 +213,13 @@ struct Places {
     everyone: bool,
 }
 
+impl Places {
+    /// In how many lists of the index the message stands.
+    fn entries(&self) -> usize {
+        self.terms.len() + usize::from(self.everyone)
+    }
+}
+
 fn places(message: Option<&Message>) -> Places {
     let mut places = Places { terms: Vec::new(), everyone: false };
     for revision in message.iter().flat_map(|message| &message.revisions) {
@@ -236,8 +246,7 @@ impl Index {
         if old == new {
             return;
         }
-        let entries = |places: &Places| places.terms.len() + usize::from(places.everyone);
-        self.postings = self.postings + entries(&new) - entries(&old);
+        self.postings = self.postings + new.entries() - old.entries();
         for term in old.terms.iter().filter(|term| new.terms.binary_search(term).is_err()) {
             let emptied = self.by_term.get_mut(*term).is_some_and(|list| {
                 drop_from(list, id);
@@ -258,6 +267,32 @@ impl Index {
             (false, true) => add_to(&mut self.everyone, id),
             _ => {}
         }
+    }
+
+    /// Takes messages out of where they no longer stand. One pass over each list, so that a thousand messages of a
+    /// long list cost hardly more than one.
+    pub(crate) fn shrink(&mut self, shrunk: &[Shrunk]) {
+        let mut by_term: HashMap<u64, Vec<MessageId>> = HashMap::new();
+        let mut everyone = Vec::new();
+        for Shrunk { id, before, after } in shrunk {
+            let (old, new) = (places(Some(before)), places(after.as_deref()));
+            self.postings = self.postings + new.entries() - old.entries();
+            let left = old.terms.iter().filter(|term| new.terms.binary_search(term).is_err());
+            left.for_each(|term| by_term.entry(*term).or_default().push(*id));
+            if old.everyone && !new.everyone {
+                everyone.push(*id);
+            }
+        }
+        for (term, mut gone) in by_term {
+            let emptied = self.by_term.get_mut(term).is_some_and(|list| {
+                drop_all_from(list, &mut gone);
+                list.is_empty()
+            });
+            if emptied {
+                self.by_term.remove(term);
+            }
+        }
+        drop_all_from(&mut self.everyone, &mut everyone);
     }
 
     /// By the formula of [`usage`].
@@ -294,6 +329,13 @@ impl Index {
     }
 }
 
+/// A message that says less than it did: it lost revisions, or all of itself.
+pub(crate) struct Shrunk {
+    pub(crate) id: MessageId,
+    pub(crate) before: Arc<Message>,
+    pub(crate) after: Option<Arc<Message>>,
+}
+
 fn add_to(list: &mut Arc<Vec<MessageId>>, id: MessageId) {
     if let Err(at) = list.binary_search(&id) {
         Arc::make_mut(list).insert(at, id);
@@ -304,6 +346,15 @@ fn drop_from(list: &mut Arc<Vec<MessageId>>, id: MessageId) {
     if let Ok(at) = list.binary_search(&id) {
         Arc::make_mut(list).remove(at);
     }
+}
+
+fn drop_all_from(list: &mut Arc<Vec<MessageId>>, gone: &mut [MessageId]) {
+    if gone.is_empty() {
+        return;
+    }
+    gone.sort_unstable();
+    let kept = list.iter().copied().filter(|id| gone.binary_search(id).is_err());
+    *list = Arc::new(kept.collect());
 }
 
 /// Which message changed at which seq, oldest first, from the horizon on. In chunks, so that a clone that changes
@@ -349,6 +400,12 @@ impl Records {
         let from =
             self.chunks.partition_point(|chunk| chunk.last().is_some_and(|(last, _)| *last <= seq));
         self.chunks[from..].iter().map(|chunk| chunk.len()).sum()
+    }
+
+    /// Whether there is a record up to `horizon`.
+    pub(crate) fn reach(&self, horizon: Seq) -> bool {
+        let oldest = self.chunks.first().and_then(|chunk| chunk.first());
+        oldest.is_some_and(|(seq, _)| *seq <= horizon)
     }
 
     /// Takes out the records up to `horizon`.

@@ -115,6 +115,14 @@ impl carillon_expr::Profile for DeviceRow {
     fn in_group(&self, id: GroupId) -> bool {
         self.groups.binary_search(&id).is_ok()
     }
+
+    fn device_id(&self) -> Option<u64> {
+        Some(self.id.get())
+    }
+
+    fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
 }
 
 /// SHA-256 of a device's 32-byte secret. The secret itself is known to the device alone.

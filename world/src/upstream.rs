@@ -14,7 +14,10 @@ use crate::{AppId, DeviceId, MessageId, Millis, Position, PushToken, SecretHash,
 /// hashes and ids, which are few.
 pub const UPSTREAM_BYTES_MAX: usize = 128 << 10;
 
-/// A device's write. The edge has checked shape and session; central decides all that depends on state.
+/// Devices in one report of those seen: about 16 KiB.
+pub const SEEN_DEVICES_MAX: usize = 1_000;
+
+/// A device's write, or a report. The edge has checked shape and session; central decides all that depends on state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UpstreamRequest {
     /// A repeat with the same secret finds the device that the first one made.
@@ -45,6 +48,12 @@ pub enum UpstreamRequest {
         device: DeviceId,
         generation: Seq,
         receipts: Vec<Receipt>,
+    },
+    /// Devices that came by of late, at most [`SEEN_DEVICES_MAX`], each with the hour since 1970. A report that is lost
+    /// or comes twice does no harm. A central that does not know it refuses it, which nobody waits for.
+    Seen {
+        app: AppId,
+        devices: Vec<(DeviceId, u32)>,
     },
 }
 
@@ -93,7 +102,7 @@ pub enum UpstreamReply {
         generation: Position,
         at: Position,
     },
-    /// To a patch, a forget or receipts.
+    /// To a patch, a forget, receipts or devices seen.
     Written {
         committed: Position,
     },
@@ -218,6 +227,13 @@ mod tests {
             ("patch", UpstreamRequest::Patch { app, device, generation, patch }),
             ("forget", UpstreamRequest::Forget { app, device, generation }),
             ("receipts", UpstreamRequest::Receipts { app, device, generation, receipts }),
+            (
+                "seen",
+                UpstreamRequest::Seen {
+                    app,
+                    devices: vec![(device, 472_222), (DeviceId::new(u64::MAX), 472_223)],
+                },
+            ),
         ]
     }
 

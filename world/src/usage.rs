@@ -162,7 +162,15 @@ pub(crate) fn of_group(row: &GroupRow) -> Usage {
 pub(crate) fn of_device(row: &DeviceRow) -> Usage {
     let value = |value: &Value| match value {
         Value::String(of) => text(of),
-        Value::Number(_) | Value::Bool(_) | Value::Version(_) => 0,
+        Value::Set(of) => {
+            shared(size_of_val(of.entries())) + of.entries().iter().map(text).sum::<u64>()
+        }
+        Value::Number(_)
+        | Value::Bool(_)
+        | Value::Version(_)
+        | Value::Date(_)
+        | Value::Time(_)
+        | Value::Point(_) => 0,
     };
     let devices = shared(size_of::<DeviceRow>())
         + trie_entry(8)
@@ -212,12 +220,8 @@ pub(crate) fn of_body(wire: &Bytes) -> u64 {
 
 /// An expression and the text it came from.
 pub(crate) fn of_expression(source: &Arc<str>, expression: &Expression) -> u64 {
-    /// A node with its place in its parent's list and a value behind it.
-    const NODE: u64 = 80;
-    /// The root and the sorted lists of what it refers to.
-    const PROGRAM: u64 = 176;
-    // The values' texts are part of the source.
-    text(source) + PROGRAM + NODE * expression.nodes() as u64 + source.len() as u64
+    // The values' texts are part of the source; each test stands in the tree and in the program.
+    text(source) + source.len() as u64 + expression.allocations().map(allocation).sum::<u64>()
 }
 
 /// A term of the index, with its list; and one message in a list, which has room to grow.

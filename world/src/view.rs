@@ -11,7 +11,7 @@ use carillon_expr::{Schema, Type};
 use serde::{Deserialize, Serialize};
 
 use crate::builder::Devices;
-use crate::message::{Index, Message, Records, Revision};
+use crate::message::{Index, Message, Records, Revision, Shrunk};
 use crate::partition::Slice;
 use crate::pmap::PMap;
 use crate::usage::{self, Usage};
@@ -178,8 +178,17 @@ impl App {
         ids.iter().filter_map(|id| self.groups.get(*id)).find(|row| &*row.name == name)
     }
 
+    /// In a stable order, which is not that of the ids.
+    pub fn groups_after(&self, after: Option<GroupId>) -> impl Iterator<Item = &Arc<GroupRow>> {
+        self.groups.iter_after(after).map(|(_, row)| row)
+    }
+
     pub fn groups(&self) -> impl Iterator<Item = &Arc<GroupRow>> {
         self.groups.values()
+    }
+
+    pub fn group_count(&self) -> usize {
+        self.groups.len()
     }
 
     /// How many devices are in a group.
@@ -215,10 +224,6 @@ impl App {
 
     pub fn message_count(&self) -> usize {
         self.messages.len()
-    }
-
-    pub fn group_count(&self) -> usize {
-        self.groups.len()
     }
 
     /// Messages that are scheduled or active.
@@ -348,6 +353,10 @@ impl App {
     /// Brings everything that is derived from a message after it.
     fn replaced(&mut self, id: MessageId, before: Option<&Message>, after: Option<&Message>) {
         self.index.replace(id, before, after);
+        self.account(before, after);
+    }
+
+    fn account(&mut self, before: Option<&Message>, after: Option<&Message>) {
         if let Some(after) = after {
             self.usage.add(&usage::of_message(after));
             self.live_messages += u64::from(after.is_live());
@@ -369,16 +378,20 @@ impl App {
         MessageChange { app: self.row.id, id, before: before.map(|m| m.present().clone()), after }
     }
 
+    /// Cost: the messages that changed up to `horizon`, and the lists of the index that those stand in.
     fn purge(&mut self, horizon: Seq) {
+        let mut shrunk = Vec::new();
         for id in self.records.purge(horizon) {
             let Some(before) = self.messages.get(id).cloned() else { continue };
-            let after = before.purged(horizon);
-            self.replaced(id, Some(&before), after.as_ref());
-            match after {
-                Some(message) => drop(self.messages.insert(id, Arc::new(message))),
+            let after = before.purged(horizon).map(Arc::new);
+            self.account(Some(&before), after.as_deref());
+            match &after {
+                Some(message) => drop(self.messages.insert(id, message.clone())),
                 None => drop(self.messages.remove(id)),
             }
+            shrunk.push(Shrunk { id, before, after });
         }
+        self.index.shrink(&shrunk);
     }
 }
 
@@ -602,7 +615,9 @@ impl World {
                     return Err(ApplyError::HorizonAhead { horizon: *horizon, seq });
                 }
                 self.horizon = self.horizon.max(*horizon);
-                let ids: Vec<AppId> = self.apps.iter().map(|(id, _)| id).collect();
+                // An app that has nothing to forget stays shared with the worlds before.
+                let reached = self.apps.iter().filter(|(_, app)| app.records.reach(*horizon));
+                let ids: Vec<AppId> = reached.map(|(id, _)| id).collect();
                 for id in ids {
                     self.app_mut(id)?.purge(*horizon);
                 }

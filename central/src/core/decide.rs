@@ -60,6 +60,7 @@ pub(crate) fn decide(ledger: &mut Ledger, now: Millis, write: &Write) -> Decided
         Write::ImportDevices { app, lines } => import::import(ledger, now, *app, lines),
         Write::PatchDevice { app, device, edit } => devices::patch(ledger, *app, *device, edit),
         Write::DeleteDevice { app, device } => devices::delete(ledger, *app, *device),
+        Write::EraseUser { app, user, devices } => devices::erase_user(ledger, *app, user, devices),
         Write::RevokeDevice { app, device } => devices::revoke(ledger, *app, *device),
         Write::CreateMessage(create) => messages::create(ledger, now, create),
         Write::EditMessage(edit) => messages::edit(ledger, now, edit),
@@ -71,14 +72,15 @@ pub(crate) fn decide(ledger: &mut Ledger, now: Millis, write: &Write) -> Decided
             Ok(selves::session(&ledger.committed, *app, *device, secret)?)
         }
         Write::PatchSelf { app, device, generation, edit } => {
-            for_device(selves::patch(ledger, *app, *device, *generation, edit))
+            for_device(selves::patch(ledger, now, (*app, *device, *generation), edit))
         }
         Write::Forget { app, device, generation } => {
             selves::forget(ledger, *app, *device, *generation)
         }
         Write::Receipts { app, device, generation, receipts } => {
-            selves::receipts(ledger, *app, *device, *generation, receipts)
+            selves::receipts(ledger, now, (*app, *device, *generation), receipts)
         }
+        Write::Seen { app, devices } => selves::seen(ledger, now, *app, devices),
     }
 }
 

@@ -77,14 +77,19 @@ impl Keys {
         self.records.remove(&(record.app, record.key.clone()));
     }
 
-    /// Forgets what is older than 24 hours.
-    pub(crate) fn forget(&mut self, now: Millis) {
+    /// Forgets what is older than 24 hours, at most `most` keys. Whether there are more.
+    pub(crate) fn forget(&mut self, now: Millis, most: usize) -> bool {
         let before = Millis(now.0.saturating_sub(IDEMPOTENCY_KEPT));
-        while self.order.front().is_some_and(|(at, ..)| *at < before) {
+        let old = |keys: &Keys| keys.order.front().is_some_and(|(at, ..)| *at < before);
+        for _ in 0..most {
+            if !old(self) {
+                break;
+            }
             let (at, app, key) = self.order.pop_front().expect("there is a front");
             if self.records.get(&(app, key.clone())).is_some_and(|record| record.at == at) {
                 self.records.remove(&(app, key));
             }
         }
+        old(self)
     }
 }

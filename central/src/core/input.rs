@@ -10,7 +10,10 @@ use carillon_world::{Problem, ProfilePatch};
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::limits::{DEVICE_TOKENS_MAX, STRING_VALUE_BYTES_MAX, TOKEN_BYTES_MAX, USER_BYTES_MAX};
+use super::limits::{
+    DEVICE_TOKENS_MAX, MESSAGE_BODY_DEPTH_MAX, STRING_VALUE_BYTES_MAX, TOKEN_BYTES_MAX,
+    USER_BYTES_MAX,
+};
 use super::problem;
 
 /// A JSON value given for an attribute. Whether it fits is known when the attribute's type is.
@@ -37,6 +40,14 @@ impl Scalar {
             (Scalar::String(text), Type::Version) => text
                 .parse()
                 .map(Value::Version)
+                .map_err(|e| problem::wrong_type(format!("{name:?}: {e}"))),
+            (Scalar::String(text), Type::Date) => text
+                .parse()
+                .map(Value::Date)
+                .map_err(|e| problem::wrong_type(format!("{name:?}: {e}"))),
+            (Scalar::String(text), Type::Time) => text
+                .parse()
+                .map(Value::Time)
                 .map_err(|e| problem::wrong_type(format!("{name:?}: {e}"))),
             _ => Err(problem::wrong_type(format!(
                 "{name:?} is declared as {kind}, and this is {}",
@@ -233,6 +244,32 @@ pub fn check_tokens(tokens: &[PushToken]) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Whether every device can read this JSON text. It goes out as it is, among others, so what one parser refuses would
+/// keep its device from all that follows.
+///
+/// # Errors
+/// `invalid` for half a surrogate pair, a number beyond a double, or more levels than
+/// [`MESSAGE_BODY_DEPTH_MAX`].
+pub fn check_message_body(body: &str) -> Result<(), Problem> {
+    let unreadable = |why: &dyn fmt::Display| {
+        problem::invalid(format!("devices could not read this body: {why}"))
+    };
+    // serde_json's own limit, 128 levels, comes before the recursion below could grow.
+    let json = serde_json::from_str(body).map_err(|e| unreadable(&e))?;
+    if depth(&json) > MESSAGE_BODY_DEPTH_MAX {
+        return Err(unreadable(&format_args!("it has more than {MESSAGE_BODY_DEPTH_MAX} levels")));
+    }
+    Ok(())
+}
+
+fn depth(json: &serde_json::Value) -> usize {
+    match json {
+        serde_json::Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        serde_json::Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// # Errors
 /// `invalid` if it is empty or too long.
 pub fn check_user(user: &str) -> Result<(), Problem> {
@@ -257,7 +294,18 @@ mod tests {
             parse("3").to_value("n", Type::Number).unwrap(),
             parse("3.0").to_value("n", Type::Number).unwrap()
         );
+        assert_eq!(
+            parse("\"2026-11-21\"").to_value("d", Type::Date).unwrap(),
+            Value::Date("2026-11-21".parse().unwrap())
+        );
+        assert_eq!(
+            parse("\"2026-11-21T08:30+01:00\"").to_value("t", Type::Time).unwrap(),
+            Value::Time("2026-11-21T07:30:00Z".parse().unwrap())
+        );
         for (json, kind) in [
+            ("\"2026-02-30\"", Type::Date),
+            ("\"2026-11-21\"", Type::Time),
+            ("\"59, 18\"", Type::Point),
             ("3", Type::String),
             ("\"x\"", Type::Version),
             ("true", Type::Number),
@@ -269,6 +317,27 @@ mod tests {
         assert_eq!(long.to_value("a", Type::String).unwrap_err().code, "invalid");
         for bad in ["null", "[]", "{}"] {
             assert!(serde_json::from_str::<Scalar>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_a_device_could_not_read_is_refused() {
+        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        let good = [
+            "null",
+            "-0.0",
+            "1e308",
+            r#""\ud83d\ude00\u0000""#,
+            "123456789012345678901234",
+            &nested(60),
+        ];
+        for body in good {
+            assert_eq!(check_message_body(body), Ok(()), "{body}");
+        }
+        for body in
+            [r#""\ud800""#, r#"{"\udc00":1}"#, "1e309", "[-1e999]", &nested(61), &nested(5_000)]
+        {
+            assert_eq!(check_message_body(body).unwrap_err().code, "invalid", "{body}");
         }
     }
 

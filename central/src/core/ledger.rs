@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use carillon_persist::ReceiptRow;
+use carillon_persist::{BatchUpkeep, ReceiptRow, SeenRow};
 use carillon_world::{ApplyError, Batch, Change, Epoch, Millis, Position, Seq, World};
 
 use super::budget::Budgets;
@@ -15,9 +15,11 @@ use super::decide::Fault;
 use super::idempotency::{KeyRecord, Keys};
 use super::limits::{BATCH_BYTES_MAX, BATCH_CHANGES_MAX};
 use super::schedule::Schedule;
+use super::seen::LastSeen;
 use super::state::State;
 use super::weight;
 use super::write::{Answer, ReplyId, Write};
+use super::writer::StepKind;
 
 /// Where a batch is cut. Changes that stand or fall together come in one batch, whatever its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,11 @@ pub(crate) struct Draft {
     pub(crate) bytes: usize,
     pub(crate) keys: Vec<KeyRecord>,
     pub(crate) receipts: Vec<ReceiptRow>,
+    pub(crate) upkeep: BatchUpkeep,
+    /// The step of forgetting that it holds.
+    pub(crate) step: Option<StepKind>,
+    /// When it was sent, if it carries a sample.
+    pub(crate) sampled_at: Option<Millis>,
     pub(crate) waiting: Vec<Pending>,
     /// The changes, once they are with the store.
     pub(crate) sent: Option<Arc<Batch>>,
@@ -60,7 +67,10 @@ pub(crate) struct Draft {
 impl Draft {
     /// Whether there is nothing to commit: only answers that rest on the batch before.
     pub(crate) fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.keys.is_empty() && self.receipts.is_empty()
+        self.changes.is_empty()
+            && self.keys.is_empty()
+            && self.receipts.is_empty()
+            && self.upkeep == BatchUpkeep::default()
     }
 }
 
@@ -75,6 +85,7 @@ pub(crate) struct Ledger {
     pub(crate) in_flight: bool,
     pub(crate) keys: Keys,
     pub(crate) schedule: Schedule,
+    pub(crate) seen: LastSeen,
 }
 
 impl Ledger {
@@ -83,6 +94,7 @@ impl Ledger {
         budgets: Budgets,
         world: World,
         keys: Vec<KeyRecord>,
+        seen: LastSeen,
     ) -> Ledger {
         let schedule = Schedule::of(&world);
         let committed = State::new(world);
@@ -96,6 +108,7 @@ impl Ledger {
             in_flight: false,
             keys: Keys::new(keys),
             schedule,
+            seen,
         }
     }
 
@@ -131,6 +144,9 @@ impl Ledger {
                 bytes: 0,
                 keys: Vec::new(),
                 receipts: Vec::new(),
+                upkeep: BatchUpkeep::default(),
+                step: None,
+                sampled_at: None,
                 waiting: Vec::new(),
                 sent: None,
                 after: None,
@@ -163,6 +179,8 @@ impl Ledger {
         if full && !open.changes.is_empty() {
             self.close();
         }
+        // Before `ahead` moves on: a batch begins at the seq that comes next.
+        self.open();
         let batch = Batch { first: self.next_seq(), changes };
         self.ahead.apply(&batch)?;
         for change in &batch.changes {
@@ -193,6 +211,18 @@ impl Ledger {
     pub(crate) fn put_key(&mut self, record: KeyRecord) {
         self.keys.insert(record.clone());
         self.open().keys.push(record);
+    }
+
+    /// Remembers when devices were seen.
+    pub(crate) fn put_seen(&mut self, rows: Vec<SeenRow>) {
+        if rows.is_empty() {
+            return;
+        }
+        let held = self.open().upkeep.seen.len();
+        if held > 0 && held + rows.len() > self.limits.changes_max.get() {
+            self.close();
+        }
+        self.open().upkeep.seen.extend(rows);
     }
 
     /// The first batch is durable. Gives it back.
@@ -231,23 +261,25 @@ impl Ledger {
         undone
     }
 
-    /// What is due at `now`, put as changes: at most `most` of them, none if their batch would grow too large.
+    /// Puts the starts and ends that are due at `now`, at most `most` of them. Each is put before the next is looked
+    /// for, because a message that was edited may stand in the schedule more than once.
     ///
     /// # Errors
     /// As [`Ledger::put`].
     pub(crate) fn tick(&mut self, now: Millis, most: usize) -> Result<usize, ApplyError> {
-        let mut changes = Vec::new();
-        while changes.len() < most {
+        let mut count = 0;
+        while count < most {
             let Some((app, id)) = self.schedule.pop(now) else { break };
             let message = self.ahead.world.app(app).and_then(|a| a.message(id));
             let Some(message) = message else { continue };
             match super::schedule::transition(message.row(), now) {
-                Some(state) => changes.push(Change::MessageState { app, id, state }),
+                Some(state) => {
+                    self.put(vec![Change::MessageState { app, id, state }])?;
+                    count += 1;
+                }
                 None => self.schedule.note(message.row()),
             }
         }
-        let count = changes.len();
-        self.put(changes)?;
         Ok(count)
     }
 }

@@ -12,8 +12,18 @@ pub const PENDING_WRITES_MAX: usize = 16_384;
 pub const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Starts and ends that one tick may commit, so that callers are not kept waiting behind a storm of them.
 pub const TICK_CHANGES_MAX: usize = 1_000;
-/// Changes that one purge forgets, so that no purge holds the store for long.
-pub const PURGE_STEP: u64 = 10_000;
+/// Rows of each table that one step forgets: a few ms of either store.
+pub const PURGE_STEP: u64 = 500;
+/// Least time between two such steps, in ms.
+pub const PURGE_PAUSE: u64 = 10;
+/// Devices that one step looks at, to find those that were not seen for long: about 1 ms.
+pub const SWEEP_DEVICES_MAX: usize = 5_000;
+/// Forgotten devices of which one step deletes the receipts: each is a term of a condition.
+pub const ERASE_DEVICES_MAX: usize = 100;
+/// Idempotency keys that one tick forgets in RAM: about 1 ms.
+pub const KEYS_FORGOTTEN_MAX: usize = 5_000;
+/// How long a device is kept that is not seen, in ms: 180 days.
+pub const DEVICE_TTL: u64 = 180 * 24 * 60 * 60 * 1000;
 
 pub const APP_NAME_BYTES_MAX: usize = 128;
 pub const APPS_MAX: usize = 10_000;
@@ -28,6 +38,9 @@ pub const STRING_VALUE_BYTES_MAX: usize = 1024;
 pub const USER_BYTES_MAX: usize = 256;
 
 pub const MESSAGE_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Arrays and objects within each other in a message's body. The strictest parser that devices are known to have
+/// (.NET's) stops at 64, and an answer puts three around a body.
+pub const MESSAGE_BODY_DEPTH_MAX: usize = 60;
 pub const COLLAPSE_KEY_BYTES_MAX: usize = 64;
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 /// How long an idempotency key is known, in ms.
@@ -51,6 +64,10 @@ pub const IMPORT_CHUNK_BYTES: usize = 256 * 1024;
 pub const IMPORT_LINE_BYTES_MAX: usize = 64 * 1024;
 /// Bad lines and unknown ids that a report lists.
 pub const REPORT_MAX: usize = 1_000;
+/// Devices of one write that erases a user.
+pub const ERASE_CHUNK: usize = 200;
+/// How often it is looked for devices that joined a user while its devices were erased.
+pub const ERASE_ROUNDS_MAX: usize = 10;
 /// Messages that a 409 lists.
 pub const REFERENCES_MAX: usize = 100;
 pub const RECEIPTS_MAX: usize = 200;

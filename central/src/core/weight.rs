@@ -28,7 +28,9 @@ fn of_device(row: &DeviceRow) -> usize {
     let text = |value: &Value| match value {
         Value::String(text) => text.len(),
         Value::Version(_) => 20,
-        Value::Number(_) | Value::Bool(_) => 9,
+        Value::Number(_) | Value::Bool(_) | Value::Date(_) | Value::Time(_) => 9,
+        Value::Point(_) => 10,
+        Value::Set(set) => set.entries().iter().map(|entry| 5 + entry.len()).sum(),
     };
     let private = row.private.as_deref();
     row.user.as_ref().map_or(0, |user| user.len())

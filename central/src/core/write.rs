@@ -76,6 +76,12 @@ pub enum Write {
         app: AppId,
         device: DeviceId,
     },
+    /// Deletes those of the devices that are still of this user.
+    EraseUser {
+        app: AppId,
+        user: Arc<str>,
+        devices: Vec<DeviceId>,
+    },
     RevokeDevice {
         app: AppId,
         device: DeviceId,
@@ -115,6 +121,11 @@ pub enum Write {
         device: DeviceId,
         generation: Seq,
         receipts: Vec<Receipt>,
+    },
+    /// What an edge reports: devices and the hour in which they came by.
+    Seen {
+        app: AppId,
+        devices: Vec<(DeviceId, u32)>,
     },
 }
 
@@ -208,6 +219,8 @@ pub enum Reply {
     Session {
         generation: Position,
     },
+    /// How many devices are gone.
+    Erased(u64),
     Done,
 }
 
@@ -269,6 +282,8 @@ impl Write {
                 m.to.as_ref().map_or(0, String::len) + m.body.as_ref().map_or(0, |body| body.len())
             }
             Write::Receipts { receipts, .. } => receipts.len() * 64,
+            Write::Seen { devices, .. } => devices.len() * 16,
+            Write::EraseUser { devices, .. } => devices.len() * 8,
             _ => 0,
         };
         inner + 256

@@ -15,30 +15,35 @@
 //! `handle_*`, and `handle_tick` at `poll_timeout`.
 
 mod retention;
+mod upkeep;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use carillon_persist::{IdempotencyRow, StoreBatch};
-use carillon_world::{Batch, Epoch, Lineage, Millis, Seq, World};
+use carillon_persist::{Committed, IdempotencyRow, Kept, StoreBatch};
+use carillon_world::{Batch, Change, Epoch, Lineage, Millis, Seq, World};
 
 use super::budget::Budgets;
 use super::decide::{Fault, decide};
 use super::idempotency::KeyRecord;
 pub use super::ledger::BatchLimits;
 use super::ledger::{Draft, Ledger, Pending};
-use super::limits::{IDEMPOTENCY_KEPT, PENDING_BYTES_MAX, PENDING_WRITES_MAX, TICK_CHANGES_MAX};
+use super::limits::{
+    DEVICE_TTL, KEYS_FORGOTTEN_MAX, PENDING_BYTES_MAX, PENDING_WRITES_MAX, PURGE_PAUSE, PURGE_STEP,
+    TICK_CHANGES_MAX,
+};
 use super::problem::{self, Problem};
+use super::seen::LastSeen;
 use super::write::{Answer, ReplyId, Write};
-use retention::Retention;
+pub use upkeep::StepKind;
+use upkeep::Upkeep;
 
 /// After a batch was refused, starts and ends wait this long, in ms, so that a store that is down is not asked in a
 /// loop. Writes of callers are tried at once.
 const TICK_PAUSE: u64 = 1_000;
-/// How often keys, samples and the horizon are looked at, in ms.
-const MAINTENANCE_EVERY: u64 = 60_000;
-/// How often the store is told to forget idempotency keys, in ms.
-const FORGET_EVERY: u64 = 60 * 60 * 1000;
+/// How often idempotency keys are forgotten in RAM, in ms; and again, where one time was not enough.
+const KEYS_EVERY: u64 = 60_000;
+const KEYS_PAUSE: u64 = 100;
 
 /// What retention and batches follow.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +52,12 @@ pub struct WriterConfig {
     pub retention: u64,
     /// How many changes are kept at most.
     pub retained_changes_max: u64,
+    /// How long a device is kept that is not seen, in ms; `None`: for ever.
+    pub device_ttl: Option<u64>,
+    /// Rows of each table that one step forgets at most, not 0.
+    pub purge_step: u64,
+    /// Least time between two such steps, in ms; it is longer where a step takes longer.
+    pub purge_pause: u64,
     /// What one batch may hold.
     pub batch: BatchLimits,
     /// What may grow, and how far.
@@ -58,9 +69,28 @@ impl Default for WriterConfig {
         WriterConfig {
             retention: 7 * 24 * 60 * 60 * 1000,
             retained_changes_max: 1_000_000,
+            device_ttl: Some(DEVICE_TTL),
+            purge_step: PURGE_STEP,
+            purge_pause: PURGE_PAUSE,
             batch: BatchLimits::default(),
             budgets: Budgets::default(),
         }
+    }
+}
+
+/// What the store holds at an opening.
+#[derive(Debug)]
+pub struct Loaded {
+    pub world: World,
+    pub keys: Vec<IdempotencyRow>,
+    pub kept: Kept,
+    pub seen: LastSeen,
+}
+
+impl From<World> for Loaded {
+    /// A store that remembers nothing beside rows.
+    fn from(world: World) -> Loaded {
+        Loaded { world, keys: Vec::new(), kept: Kept::default(), seen: LastSeen::default() }
     }
 }
 
@@ -87,32 +117,26 @@ pub struct Writer {
     replies: VecDeque<(ReplyId, Answer)>,
     pending: usize,
     pending_bytes: usize,
-    retention: Retention,
+    upkeep: Upkeep,
     /// No tick before this.
     tick_after: Millis,
-    maintain_at: Millis,
-    forget_at: Millis,
+    keys_at: Millis,
 }
 
 impl Writer {
-    /// `world` and `keys`: what the store holds at this opening.
-    pub fn new(
-        config: WriterConfig,
-        now: Millis,
-        world: World,
-        keys: Vec<IdempotencyRow>,
-    ) -> Writer {
+    pub fn new(config: WriterConfig, now: Millis, loaded: Loaded) -> Writer {
+        let Loaded { world, keys, kept, mut seen } = loaded;
         let keys = keys.into_iter().map(KeyRecord::from).collect();
+        let since = seen.open(&kept, config.device_ttl, now);
         Writer {
-            retention: Retention::new(config, world.seq(), now),
-            ledger: Ledger::new(config.batch, config.budgets, world, keys),
+            upkeep: Upkeep::new(config, now, world.seq(), kept, since),
+            ledger: Ledger::new(config.batch, config.budgets, world, keys, seen),
             stage: Stage::Free,
             replies: VecDeque::new(),
             pending: 0,
             pending_bytes: 0,
             tick_after: now,
-            maintain_at: now.plus(MAINTENANCE_EVERY),
-            forget_at: now,
+            keys_at: now.plus(KEYS_EVERY),
         }
     }
 
@@ -129,6 +153,11 @@ impl Writer {
     /// Whether the outcome of a batch is not known.
     pub fn is_in_doubt(&self) -> bool {
         self.stage == Stage::InDoubt
+    }
+
+    /// What the batches are about to forget; `None` if nothing.
+    pub fn step_under_way(&self) -> Option<StepKind> {
+        self.upkeep.under_way()
     }
 
     /// Takes a write. Its answer comes out of [`Writer::poll_reply`], once.
@@ -160,8 +189,9 @@ impl Writer {
         }
         let shard = self.ledger.committed.world.shard();
         let head = self.ledger.committed.world.seq();
+        let horizon = self.ledger.committed.world.horizon();
         let draft = self.ledger.batches.front_mut().expect("looked at above");
-        debug_assert_eq!(draft.first, head.next(), "batches follow each other");
+        assert_eq!(draft.first, head.next(), "batches follow each other");
         if !draft.changes.is_empty() {
             draft.sent = Some(Arc::new(Batch {
                 first: draft.first,
@@ -170,26 +200,25 @@ impl Writer {
         }
         self.stage = Stage::InFlight;
         self.ledger.in_flight = true;
-        let forget_keys_before = (now >= self.forget_at).then(|| {
-            self.forget_at = now.plus(FORGET_EVERY);
-            Millis(now.0.saturating_sub(IDEMPOTENCY_KEPT))
-        });
+        let upkeep = self.upkeep.handle_sent(now, draft);
         Some(StoreBatch {
             shard,
             epoch: draft.epoch,
             head,
+            horizon,
             changes: draft.sent.clone(),
             idempotency: draft.keys.iter().map(IdempotencyRow::from).collect(),
             receipts: draft.receipts.clone(),
-            forget_keys_before,
+            upkeep,
             now,
         })
     }
 
-    /// The batch with the store is durable.
-    pub fn handle_committed(&mut self) -> Published {
+    /// The batch with the store is durable; `found` is what the store says of it.
+    pub fn handle_committed(&mut self, now: Millis, found: Committed) -> Published {
         self.stage = Stage::Free;
         let draft = self.ledger.commit_first();
+        self.note_committed(now, &draft, Some(found));
         let published = Published {
             world: Arc::new(self.ledger.committed.world.clone()),
             batch: draft.sent.map(|batch| (draft.epoch, batch)),
@@ -212,6 +241,19 @@ impl Writer {
         self.stage = Stage::InDoubt;
     }
 
+    /// The store cannot be asked what became of the batch in doubt. What was decided on top of it never went to the
+    /// store: its callers are told so rather than kept waiting, and nothing of it will be applied.
+    pub fn handle_away(&mut self) {
+        debug_assert!(self.is_in_doubt(), "else there is nothing to ask");
+        for pending in self.ledger.roll_back(true).into_iter().flat_map(|draft| draft.waiting) {
+            // What began in the batch in doubt may be applied so far.
+            let is_bulk =
+                matches!(pending.write, Write::Members { .. } | Write::ImportDevices { .. });
+            let problem = if is_bulk { problem::outcome_unknown() } else { problem::unavailable() };
+            self.refuse(vec![pending], &problem);
+        }
+    }
+
     /// A new epoch began after `began_after`, which settles what was in doubt: what the store had by then is
     /// committed, what it had not never will be.
     pub fn handle_epoch(&mut self, now: Millis, lineage: &Lineage, began_after: Seq) -> Published {
@@ -224,6 +266,7 @@ impl Writer {
         let mut undone = VecDeque::new();
         if last.is_some_and(|last| began_after >= last) {
             let mut draft = self.ledger.commit_first();
+            self.note_committed(now, &draft, None);
             batch = draft.sent.take().map(|batch| (draft.epoch, batch));
             self.answer(draft.waiting);
             undone = self.ledger.roll_back(false);
@@ -245,7 +288,8 @@ impl Writer {
         Published { world: Arc::new(self.ledger.committed.world.clone()), batch }
     }
 
-    /// Commits the starts and ends that are due, and keeps the horizon. Call it at [`Writer::poll_timeout`].
+    /// Commits the starts and ends that are due, and forgets a step of what is old. Call it at
+    /// [`Writer::poll_timeout`].
     pub fn handle_tick(&mut self, now: Millis) {
         if now < self.tick_after || self.stage == Stage::InDoubt {
             return;
@@ -253,26 +297,19 @@ impl Writer {
         if let Err(error) = self.ledger.tick(now, TICK_CHANGES_MAX) {
             self.mend(now, &error);
         }
-        if now >= self.maintain_at {
-            self.maintain_at = now.plus(MAINTENANCE_EVERY);
-            self.ledger.keys.forget(now);
-            let world = self.ledger.world();
-            if let Some(purge) = self.retention.handle_time(now, world.seq(), world.horizon())
-                && let Err(error) = self.ledger.put(vec![purge])
-            {
-                self.mend(now, &error);
-            }
+        if now >= self.keys_at {
+            let more = self.ledger.keys.forget(now, KEYS_FORGOTTEN_MAX);
+            self.keys_at = now.plus(if more { KEYS_PAUSE } else { KEYS_EVERY });
+        }
+        if let Err(error) = self.upkeep.handle_time(now, &mut self.ledger) {
+            self.mend(now, &error);
         }
     }
 
     /// When [`Writer::handle_tick`] has something to do.
     pub fn poll_timeout(&self) -> Millis {
-        self.ledger
-            .schedule
-            .next_due()
-            .unwrap_or(self.maintain_at)
-            .min(self.maintain_at)
-            .max(self.tick_after)
+        let due = [self.ledger.schedule.next_due(), self.upkeep.poll_timeout()];
+        due.into_iter().flatten().fold(self.keys_at, Millis::min).max(self.tick_after)
     }
 
     /// The next answer that may be given.
@@ -297,6 +334,16 @@ impl Writer {
         }
     }
 
+    fn note_committed(&mut self, now: Millis, draft: &Draft, found: Option<Committed>) {
+        for change in draft.sent.iter().flat_map(|batch| &batch.changes) {
+            if let Change::DeviceGone { app, id } = change {
+                self.ledger.seen.forget(*app, *id);
+            }
+        }
+        let world = &self.ledger.committed.world;
+        self.upkeep.handle_committed(now, draft, (world.seq(), world.horizon()), found);
+    }
+
     /// A write's changes did not fit the world that they were decided against: our own fault. That write is dropped,
     /// the others are decided again.
     fn mend(&mut self, now: Millis, error: &carillon_world::ApplyError) {
@@ -319,6 +366,8 @@ impl Writer {
         for pending in undone.into_iter().flat_map(|draft| draft.waiting) {
             self.decide(now, pending.write, pending.id);
         }
+        let left = self.ledger.batches.iter().find_map(|draft| draft.step);
+        self.upkeep.handle_undone(now, left);
         self.settle();
     }
 

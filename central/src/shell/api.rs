@@ -13,6 +13,7 @@ mod health;
 mod import_export;
 mod messages;
 mod preview;
+mod users;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, LazyLock};
@@ -30,7 +31,7 @@ use utoipa_axum::routes;
 
 use self::answer::Refusal;
 use super::shared::Shared;
-use super::writer_task::WriteHandle;
+use super::write_handle::WriteHandle;
 use crate::config::AdminConfig;
 use crate::core::problem;
 use crate::core::write::{Reply, Write};
@@ -114,15 +115,32 @@ fn routes() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(messages::create, messages::list))
         .routes(routes!(messages::get, messages::edit, messages::act))
         .routes(routes!(preview::preview))
+        .routes(routes!(users::act))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .routes(routes!(health::openapi))
         .split_for_parts();
     messages::document_actions(&mut document);
+    users::document_actions(&mut document);
+    name_operations(&mut document);
     let router =
         router.fallback(answer::no_such_route).method_not_allowed_fallback(answer::no_such_method);
     (router, document)
+}
+
+/// Handlers are named within their module, operations within the whole document: `groups_create`.
+fn name_operations(document: &mut utoipa::openapi::OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        let calls =
+            [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+        for operation in calls.into_iter().flatten() {
+            let tag = operation.tags.iter().flatten().next();
+            if let (Some(tag), Some(id)) = (tag, &operation.operation_id) {
+                operation.operation_id = Some(format!("{tag}_{id}"));
+            }
+        }
+    }
 }
 
 /// The OpenAPI document of the admin API, as JSON. Anyone may ask for it, so it is made once.
@@ -178,10 +196,21 @@ mod tests {
     fn the_router_builds_and_every_call_is_documented() {
         let document: serde_json::Value = serde_json::from_str(super::openapi()).unwrap();
         let mut calls = Vec::new();
+        let mut ids = std::collections::BTreeSet::new();
         for (path, item) in document["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {
                 let responses = operation["responses"].as_object().map_or(0, serde_json::Map::len);
                 assert!(responses > 0, "{method} {path} says nothing of its answers");
+                let id = operation["operationId"].as_str().unwrap();
+                assert!(ids.insert(id), "{method} {path} is not the only {id}");
+                for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                    let name = format!("{{{}}}", parameter["name"].as_str().unwrap());
+                    assert_eq!(
+                        parameter["in"] == "path",
+                        path.contains(&name),
+                        "{method} {path} {name}"
+                    );
+                }
                 calls.push(format!("{} {path}", method.to_uppercase()));
             }
         }
@@ -217,6 +246,7 @@ mod tests {
             "POST /v1/apps/{app}/groups/{group}/members:remove",
             "POST /v1/apps/{app}/messages",
             "POST /v1/apps/{app}/messages/{message}:recall",
+            "POST /v1/apps/{app}/users/{user}:erase",
             "PUT /v1/apps/{app}/attributes/{name}",
         ];
         assert_eq!(calls, expected);

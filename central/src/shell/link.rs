@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::shared::{Phase, Shared, reached};
-use super::writer_task::WriteHandle;
+use super::write_handle::WriteHandle;
 use crate::config::LinkConfig;
 use crate::core::auth::Token;
 use crate::core::keys::{RootSecret, day_of};
@@ -174,7 +174,12 @@ impl Link {
                 let _ = self.stream.shutdown().await;
                 return Ok(());
             }
-            let wake = self.sender.poll_timeout();
+            // A heartbeat that is due cannot go before what is in `out`: waiting for it would be spinning.
+            let wake = if self.out.is_empty() {
+                self.sender.poll_timeout()
+            } else {
+                self.sender.silent_at()
+            };
             let wake = if self.edge.is_none() { wake.min(hello_by) } else { wake };
             let (mut reader, mut writer) = tokio::io::split(&mut self.stream);
             tokio::select! {

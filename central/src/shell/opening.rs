@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use carillon_persist::{AnyStore, EpochClaim, IdempotencyRow, Store, StoreError};
-use carillon_world::{Epoch, Millis, World, WorldBuilder};
+use carillon_persist::{AnyStore, EpochClaim, Store, StoreError};
+use carillon_world::{Epoch, Millis, WorldBuilder};
 
 use super::loading::Loading;
 use super::random;
 use crate::config::{Config, StoreConfig};
 use crate::core::limits::IDEMPOTENCY_KEPT;
+use crate::core::seen::LastSeen;
+use crate::core::writer::Loaded;
 use crate::error::CentralError;
 
 const RETRY_EVERY: Duration = Duration::from_millis(250);
@@ -16,8 +18,7 @@ const RETRY_EVERY: Duration = Duration::from_millis(250);
 /// A shard that this process owns.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    pub(crate) world: World,
-    pub(crate) keys: Vec<IdempotencyRow>,
+    pub(crate) loaded: Loaded,
     pub(crate) epoch: Epoch,
     pub(crate) clock: Millis,
     pub(crate) clock_read_at: Instant,
@@ -71,6 +72,9 @@ pub(super) async fn open_shard<S: Store>(
     let clock_read_at = Instant::now();
     let keys =
         store.load_idempotency(shard, Millis(clock.0.saturating_sub(IDEMPOTENCY_KEPT))).await?;
+    let kept = store.load_kept(shard).await?;
+    let mut seen = LastSeen::default();
+    store.load_seen(shard, &mut |row| seen.insert(row)).await?;
     let counts = world.counts();
     tracing::info!(
         %shard,
@@ -83,5 +87,6 @@ pub(super) async fn open_shard<S: Store>(
         "the shard is open"
     );
     let durable = store.unsafe_settings().is_empty();
-    Ok(Opened { world, keys, epoch: opening.epoch, clock, clock_read_at, durable })
+    let loaded = Loaded { world, keys, kept, seen };
+    Ok(Opened { loaded, epoch: opening.epoch, clock, clock_read_at, durable })
 }

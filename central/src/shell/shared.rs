@@ -54,7 +54,7 @@ impl std::fmt::Debug for Shared {
 impl Shared {
     pub(crate) fn new(config: &Config, opened: &Opened) -> Shared {
         let metrics = Metrics::new();
-        metrics.world(&opened.world);
+        metrics.world(&opened.loaded.world);
         let budget = config.writer.budgets.world_bytes_max;
         metrics.world_bytes_max.set(i64::try_from(budget).unwrap_or(i64::MAX));
         metrics.store_up.set(1);
@@ -70,11 +70,11 @@ impl Shared {
             },
             metrics,
             budgets: config.writer.budgets,
-            log: RwLock::new(ChangeLog::new(config.log_bytes_max, opened.world.seq())),
-            world: ArcSwap::from_pointee(opened.world.clone()),
+            log: RwLock::new(ChangeLog::new(config.log_bytes_max, opened.loaded.world.seq())),
+            world: ArcSwap::from_pointee(opened.loaded.world.clone()),
             published: watch::Sender::new(0),
         };
-        shared.note_usage(opened.world.usage().total());
+        shared.note_usage(opened.loaded.world.usage().total());
         shared
     }
 

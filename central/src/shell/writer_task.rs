@@ -9,7 +9,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use carillon_persist::{CommitError, EpochClaim, Opening, Store, StoreBatch, StoreError};
+use carillon_persist::{
+    CommitError, Committed, EpochClaim, Opening, Store, StoreBatch, StoreError,
+};
 use carillon_world::{Epoch, Millis};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -17,15 +19,15 @@ use super::clock::READ_EVERY;
 use super::opening::Opened;
 use super::random;
 use super::shared::{Phase, Shared, reached};
+use super::write_handle::{COMMANDS_MAX, Command, WriteHandle};
 use crate::config::Config;
+use crate::core::limits::PENDING_BYTES_MAX;
 use crate::core::problem::{self, Problem};
 use crate::core::write::{Answer, ReplyId, Write};
 use crate::core::writer::Writer;
 use crate::error::CentralError;
 use crate::metrics::BatchOutcome;
 
-/// Writes that wait to be decided; the writer bounds what waits to be committed.
-const COMMANDS_MAX: usize = 1024;
 /// How long writes are decided before the store is looked at again.
 const DECIDE_MAX: Duration = Duration::from_millis(2);
 /// How often a store that is down is asked whether it is back.
@@ -33,67 +35,9 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-#[derive(Debug)]
-struct Command {
-    write: Write,
-    reply: oneshot::Sender<Answer>,
-}
-
-/// How tasks reach the writer.
-#[derive(Clone, Debug)]
-pub(crate) struct WriteHandle {
-    commands: mpsc::Sender<Command>,
-    shared: Arc<Shared>,
-    timeout: Duration,
-}
-
-/// A write that was handed over.
-#[derive(Debug)]
-pub(crate) struct Waiting {
-    /// Or why it was not handed over.
-    reply: Result<oneshot::Receiver<Answer>, Problem>,
-    shared: Arc<Shared>,
-    deadline: tokio::time::Instant,
-}
-
-impl WriteHandle {
-    /// Has a write decided and committed. Dropping the future does not undo the write.
-    pub(crate) async fn write(&self, write: Write) -> Answer {
-        self.begin(write).await.answer().await
-    }
-
-    /// Hands a write over. Those of one caller are decided in the order in which they are handed over.
-    pub(crate) async fn begin(&self, write: Write) -> Waiting {
-        let deadline = tokio::time::Instant::now() + self.timeout;
-        let (reply, receiver) = oneshot::channel();
-        let sent =
-            tokio::time::timeout_at(deadline, self.commands.send(Command { write, reply })).await;
-        let reply = match sent {
-            Ok(Ok(())) => Ok(receiver),
-            Ok(Err(_)) => Err(problem::unavailable()),
-            Err(_) => Err(problem::overloaded()),
-        };
-        Waiting { reply, shared: self.shared.clone(), deadline }
-    }
-}
-
-impl Waiting {
-    pub(crate) async fn answer(self) -> Answer {
-        let problem = match self.reply {
-            Ok(receiver) => match tokio::time::timeout_at(self.deadline, receiver).await {
-                Ok(Ok(answer)) => return answer,
-                // Too late, or the writer gave up: the batch may yet turn out to be durable.
-                Ok(Err(_)) | Err(_) => problem::outcome_unknown(),
-            },
-            Err(problem) => problem,
-        };
-        Answer { result: Err(problem), at: self.shared.world().position() }
-    }
-}
-
 /// What came back from the store.
 enum Done {
-    Commit { started: Instant, result: Result<(), CommitError> },
+    Commit { started: Instant, result: Result<Committed, CommitError> },
     Epoch(Result<Opening, StoreError>),
     Clock(Result<Millis, StoreError>),
 }
@@ -111,6 +55,9 @@ pub(crate) struct WriterTask<S> {
     claim: Option<(EpochClaim, Duration)>,
     clock_at: Instant,
     commands: mpsc::Receiver<Command>,
+    /// Writes that came while the outcome of a batch was asked for.
+    held: Vec<Command>,
+    held_bytes: usize,
     replies: HashMap<u64, oneshot::Sender<Answer>>,
     next_id: u64,
     phase: watch::Receiver<Phase>,
@@ -124,11 +71,9 @@ impl<S: Store + 'static> WriterTask<S> {
         opened: Opened,
         phase: watch::Receiver<Phase>,
     ) -> (WriteHandle, WriterTask<S>) {
-        let (sender, commands) = mpsc::channel(COMMANDS_MAX);
-        let handle =
-            WriteHandle { commands: sender, shared: shared.clone(), timeout: config.write_timeout };
+        let (handle, commands) = WriteHandle::new(shared.clone(), config.write_timeout);
         let task = WriterTask {
-            writer: Writer::new(config.writer, shared.clock.now(), opened.world, opened.keys),
+            writer: Writer::new(config.writer, shared.clock.now(), opened.loaded),
             shared,
             epoch: opened.epoch,
             store: Some(store),
@@ -136,6 +81,8 @@ impl<S: Store + 'static> WriterTask<S> {
             claim: None,
             clock_at: Instant::now() + READ_EVERY,
             commands,
+            held: Vec::new(),
+            held_bytes: 0,
             replies: HashMap::new(),
             next_id: 0,
             phase,
@@ -182,7 +129,12 @@ impl<S: Store + 'static> WriterTask<S> {
                 command = self.commands.recv() => match command {
                     Some(command) => self.handle_commands(command),
                     // Closed, and everything that was sent has been taken.
-                    None if self.writer.pending() == 0 && self.work.is_none() => return Ok(()),
+                    None if self.writer.pending() == 0
+                        && self.held.is_empty()
+                        && self.work.is_none() =>
+                    {
+                        return Ok(());
+                    }
                     None => {
                         let (store, done) = at_work(&mut self.work).await;
                         self.work = None;
@@ -199,13 +151,48 @@ impl<S: Store + 'static> WriterTask<S> {
     fn handle_commands(&mut self, first: Command) {
         let until = Instant::now() + DECIDE_MAX;
         let mut next = Some(first);
-        while let Some(Command { write, reply }) = next {
-            let id = self.next_id;
-            self.next_id += 1;
-            self.replies.insert(id, reply);
-            self.writer.handle_write(self.shared.clock.now(), write, ReplyId(id));
+        while let Some(command) = next {
+            // A session rests on what is committed, so it is given in any case.
+            if self.writer.is_in_doubt() && !matches!(command.write, Write::Session { .. }) {
+                self.hold(command);
+            } else {
+                self.decide(command);
+            }
             next = if Instant::now() < until { self.commands.try_recv().ok() } else { None };
         }
+    }
+
+    fn decide(&mut self, Command { write, reply }: Command) {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.replies.insert(id, reply);
+        self.writer.handle_write(self.shared.clock.now(), write, ReplyId(id));
+    }
+
+    /// Keeps a write until it is known what became of the batch before it. Once the store is seen to be away, that may
+    /// take as long as it likes, and whoever comes is told at once.
+    fn hold(&mut self, command: Command) {
+        let away = self.claim.is_some_and(|(_, pause)| !pause.is_zero());
+        let bytes = self.held_bytes + command.write.weight();
+        if away {
+            self.refuse(command, problem::unavailable());
+        } else if self.held.len() >= COMMANDS_MAX || bytes > PENDING_BYTES_MAX {
+            self.refuse(command, problem::overloaded());
+        } else {
+            self.held_bytes = bytes;
+            self.held.push(command);
+        }
+    }
+
+    fn refuse(&self, command: Command, problem: Problem) {
+        let answer = Answer { result: Err(problem), at: self.shared.world().position() };
+        // A caller that went away does not want to know.
+        let _ = command.reply.send(answer);
+    }
+
+    fn take_held(&mut self) -> Vec<Command> {
+        self.held_bytes = 0;
+        std::mem::take(&mut self.held)
     }
 
     fn handle_time(&mut self) {
@@ -232,6 +219,9 @@ impl<S: Store + 'static> WriterTask<S> {
                 self.shared.set_store_up(true);
                 let began_after = opening.lineage.newest().began_after;
                 self.shared.publish(self.writer.handle_epoch(now, &opening.lineage, began_after));
+                for command in self.take_held() {
+                    self.decide(command);
+                }
             }
             Done::Epoch(Err(StoreError::Fenced { shard, .. })) => {
                 return Err(CentralError::Fenced { shard });
@@ -243,6 +233,10 @@ impl<S: Store + 'static> WriterTask<S> {
                 );
                 if let Some((_, pause)) = &mut self.claim {
                     *pause = (*pause * 2).clamp(BACKOFF_MIN, BACKOFF_MAX);
+                }
+                self.writer.handle_away();
+                for command in self.take_held() {
+                    self.refuse(command, problem::unavailable());
                 }
             }
             Done::Clock(Ok(reading)) => {
@@ -268,13 +262,17 @@ impl<S: Store + 'static> WriterTask<S> {
     fn handle_outcome(
         &mut self,
         now: Millis,
-        result: Result<(), CommitError>,
+        result: Result<Committed, CommitError>,
     ) -> Result<(), CentralError> {
         match result {
-            Ok(()) => {
+            Ok(found) => {
                 self.shared.metrics.batch(BatchOutcome::Committed);
                 self.shared.set_store_up(true);
-                self.shared.publish(self.writer.handle_committed());
+                let before = self.writer.step_under_way();
+                self.shared.publish(self.writer.handle_committed(now, found));
+                if let Some(kind) = before.filter(|_| self.writer.step_under_way().is_none()) {
+                    self.shared.metrics.step(kind, found);
+                }
             }
             Err(error @ CommitError::Refused { .. }) => {
                 tracing::warn!(
@@ -326,8 +324,14 @@ impl<S: Store + 'static> WriterTask<S> {
             }));
         } else if Instant::now() >= self.clock_at {
             self.clock_at = Instant::now() + READ_EVERY;
+            let is_up = self.shared.health.is_store_up();
             self.work = Some(Box::pin(async move {
-                let result = store.clock().await;
+                // A store that took no batch may tell the time all the same.
+                let pinged = if is_up { Ok(()) } else { store.ping().await };
+                let result = match pinged {
+                    Ok(()) => store.clock().await,
+                    Err(error) => Err(error),
+                };
                 (store, Done::Clock(result))
             }));
         } else if let Some(batch) = self.writer.poll_batch(now) {

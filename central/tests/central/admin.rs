@@ -33,7 +33,7 @@ async fn every_call_but_health_refuses_a_caller_without_the_token() {
             }
         }
     }
-    assert_eq!(calls, 2 * 27);
+    assert_eq!(calls, 2 * 28);
     // A path that is none of ours, and a method that a path does not have.
     bench.get("/v1/nothing").await.problem(404, "not-found");
     bench.delete("/v1/apps").await.problem(405, "method-not-allowed");
@@ -358,7 +358,7 @@ async fn messages_are_created_edited_and_recalled() {
     );
     bench.post(&format!("{path}:recall"), json!(null)).await.json(200);
     bench.patch(&path, json!({"body": 3})).await.problem(409, "recalled");
-    bench.post(&format!("{path}:explode"), json!(null)).await.problem(405, "method-not-allowed");
+    bench.post(&format!("{path}:explode"), json!(null)).await.problem(404, "not-found");
     bench.post(&path, json!(null)).await.problem(405, "method-not-allowed");
     bench
         .post(&format!("{messages}/00000000000000aa:recall"), json!(null))

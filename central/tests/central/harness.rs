@@ -8,8 +8,8 @@ use bytes::Bytes;
 use carillon_central::config::{RootSecret, Token};
 use carillon_central::{Central, Config, Identity};
 use carillon_persist::{
-    AnyStore, CommitError, EpochClaim, IdempotencyRow, Opening, Store, StoreBatch, StoreError,
-    StoreOptions, StoreUrl, UnsafeSetting,
+    AnyStore, CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, SeenRow, Store,
+    StoreBatch, StoreError, StoreOptions, StoreUrl, UnsafeSetting,
 };
 use carillon_world::{Millis, Row, ShardId};
 use http::{HeaderMap, Method, StatusCode};
@@ -44,11 +44,18 @@ impl Faults {
         self.0.store(2, Ordering::SeqCst);
     }
 
+    /// Lose every batch, say that nothing is known, and do not answer when asked.
+    pub(crate) fn away(&self) {
+        self.0.store(AWAY, Ordering::SeqCst);
+    }
+
     /// Lose the next batch, and say that nothing is known.
     pub(crate) fn lose_batch(&self) {
         self.0.store(3, Ordering::SeqCst);
     }
 }
+
+const AWAY: u8 = 5;
 
 /// A store that fails on request.
 #[derive(Debug)]
@@ -67,6 +74,9 @@ impl Store for FaultyStore {
         shard: ShardId,
         claim: EpochClaim,
     ) -> Result<Opening, StoreError> {
+        if self.faults.0.load(Ordering::SeqCst) == AWAY {
+            return Err(broken());
+        }
         self.inner.begin_epoch(shard, claim).await
     }
     async fn load(
@@ -83,12 +93,22 @@ impl Store for FaultyStore {
     ) -> Result<Vec<IdempotencyRow>, StoreError> {
         self.inner.load_idempotency(shard, since).await
     }
-    async fn commit(&mut self, batch: &StoreBatch) -> Result<(), CommitError> {
+    async fn load_kept(&mut self, shard: ShardId) -> Result<Kept, StoreError> {
+        self.inner.load_kept(shard).await
+    }
+    async fn load_seen(
+        &mut self,
+        shard: ShardId,
+        sink: &mut (dyn FnMut(SeenRow) + Send),
+    ) -> Result<(), StoreError> {
+        self.inner.load_seen(shard, sink).await
+    }
+    async fn commit(&mut self, batch: &StoreBatch) -> Result<Committed, CommitError> {
         while self.faults.0.load(Ordering::SeqCst) == 4 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let fault = self.faults.0.load(Ordering::SeqCst);
-        if fault >= 2 {
+        if fault >= 2 && fault != AWAY {
             self.faults.none();
         }
         match fault {
@@ -102,7 +122,7 @@ impl Store for FaultyStore {
         }
     }
     async fn clock(&mut self) -> Result<Millis, StoreError> {
-        if self.faults.0.load(Ordering::SeqCst) == 1 {
+        if matches!(self.faults.0.load(Ordering::SeqCst), 1 | AWAY) {
             Err(broken())
         } else {
             self.inner.clock().await
@@ -194,9 +214,21 @@ impl Reply {
 impl Bench {
     /// Stops it and starts another on the same store.
     pub(crate) async fn restart(self) -> Bench {
+        self.restart_with(|_| ()).await
+    }
+
+    /// As [`Bench::restart`], with a change of the default configuration.
+    pub(crate) async fn restart_with(self, change: impl FnOnce(&mut Config)) -> Bench {
         let folder = self.folder.clone();
         self.central.stop().await.unwrap();
-        start_in(folder, |_| ()).await
+        start_in(folder, change).await
+    }
+
+    /// Posts a message to everyone; gives its path.
+    pub(crate) async fn post_message(&self, app: &str, body: u32) -> String {
+        let message = serde_json::json!({"to": "all", "body": body});
+        let created = self.post(&format!("{app}/messages"), message).await.json(201);
+        format!("{app}/messages/{}", created["id"].as_str().unwrap())
     }
 
     pub(crate) async fn send(

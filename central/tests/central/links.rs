@@ -19,7 +19,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::harness::{Bench, LINK, start, start_with};
 
-struct Edge {
+pub(crate) struct Edge {
     stream: TlsStream<TcpStream>,
     decoder: FrameDecoder,
 }
@@ -39,7 +39,7 @@ pub(crate) async fn connect_tls(bench: &Bench) -> TlsStream<TcpStream> {
 }
 
 impl Edge {
-    async fn connect(bench: &Bench, token: &str) -> Edge {
+    pub(crate) async fn connect(bench: &Bench, token: &str) -> Edge {
         Edge::connect_at(bench, token, None).await
     }
 
@@ -81,7 +81,7 @@ impl Edge {
         }
     }
 
-    async fn until<T>(&mut self, mut wanted: impl FnMut(Frame) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&mut self, mut wanted: impl FnMut(Frame) -> Option<T>) -> T {
         loop {
             let frame = self.next().await.expect("the link lives");
             if let Some(found) = wanted(frame) {
@@ -90,7 +90,7 @@ impl Edge {
         }
     }
 
-    async fn ask(&mut self, id: u64, request: &UpstreamRequest) -> UpstreamReply {
+    pub(crate) async fn ask(&mut self, id: u64, request: &UpstreamRequest) -> UpstreamReply {
         self.send(Frame::Write(Envelope { id, body: request.encode() })).await;
         let body = self
             .until(|frame| match frame {

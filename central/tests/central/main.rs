@@ -6,4 +6,5 @@ mod admin;
 mod harness;
 mod limits;
 mod links;
+mod retention;
 mod store;

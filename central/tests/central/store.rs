@@ -68,6 +68,34 @@ async fn a_lost_batch_is_settled_by_a_new_epoch_and_never_was() {
     assert_eq!(bench.get(&messages).await.json(200)["messages"].as_array().unwrap().len(), 1);
 }
 
+/// One batch is in doubt for as long as the store is away; what comes behind it is not, and is told at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_behind_a_doubt_are_refused_and_never_applied() {
+    let bench = start().await;
+    let app = bench.app().await;
+    let messages = format!("{app}/messages");
+    bench.faults.away();
+    let began = std::time::Instant::now();
+    let doubted = bench.post(&messages, json!({"to": "all", "body": "in doubt"}));
+    let others = async {
+        for n in 0..20 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            let refused = bench.post(&messages, json!({"to": "all", "body": n})).await;
+            refused.problem(503, "unavailable");
+            assert_eq!(refused.headers["retry-after"], "2");
+        }
+        bench.get("/readyz").await.json(503);
+        bench.faults.none();
+    };
+    let (doubted, ()) = tokio::join!(doubted, others);
+    doubted.problem(503, "unavailable");
+    assert!(began.elapsed() < std::time::Duration::from_secs(10), "nobody waited for a timeout");
+    bench.post(&messages, json!({"to": "all", "body": "after"})).await.json(201);
+    let listed = bench.get(&messages).await.json(200);
+    assert_eq!(listed["messages"].as_array().unwrap().len(), 1, "{listed}");
+    bench.get("/readyz").await.json(200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_written_is_there_after_a_restart() {
     let bench = start().await;

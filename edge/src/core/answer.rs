@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use carillon_world::{MessageId, Problem, Tag};
+use carillon_world::{AppId, DeviceId, MessageId, Problem, Tag};
 use http::StatusCode;
 
 /// What became of a request, for the metrics.
@@ -37,6 +37,8 @@ pub struct Answer {
     pub set_cookie: Option<String>,
     /// The methods that the path has (405).
     pub allow: Option<&'static str>,
+    /// Whom it is for, where that was proved.
+    pub device: Option<(AppId, DeviceId)>,
 }
 
 impl Answer {
@@ -48,6 +50,7 @@ impl Answer {
             retry_after: None,
             set_cookie: None,
             allow: None,
+            device: None,
         }
     }
 

@@ -109,9 +109,10 @@ pub struct Writer {
 
 /// Decides one request on one world. Cost: opening two seals and `world::poll`.
 pub fn decide(view: &View<'_>, now: Instant, asked: &Asked<'_>, entropy: Entropy) -> Decision {
-    match try_decide(view, now, asked, entropy) {
+    let mut device = None;
+    match try_decide(view, now, asked, entropy, &mut device) {
+        Ok(Decision::Answer(answer)) | Err(answer) => Decision::Answer(Answer { device, ..answer }),
         Ok(decision) => decision,
-        Err(answer) => Decision::Answer(answer),
     }
 }
 
@@ -120,6 +121,7 @@ fn try_decide(
     now: Instant,
     asked: &Asked<'_>,
     entropy: Entropy,
+    proved: &mut Option<(AppId, DeviceId)>,
 ) -> Result<Decision, Answer> {
     let Some(world) = view.world else {
         return Err(answer::unavailable("the edge has no world yet", 1));
@@ -146,6 +148,7 @@ fn try_decide(
     if device.generation != session.generation.seq {
         return Err(answer::no_session());
     }
+    *proved = Some((session.app, session.device));
     let cursor = match asked
         .cursor
         .map(|text| seal::open_cursor(view.keys, session.app, session.device, text))

@@ -7,7 +7,7 @@
 //!
 //! Bounded twice: in all, and by device, so that one client cannot take every place.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use carillon_world::{AppId, Applied, DeviceId, Judgement, World};
 
@@ -31,7 +31,7 @@ pub struct Full {
 #[derive(Debug)]
 pub struct Parked<W> {
     pub ticket: Ticket,
-    /// The device's oldest request, which had to make room: answer it with 204.
+    /// The device's oldest request, which had to make room: decide it as if its time were up.
     pub evicted: Option<W>,
 }
 
@@ -54,8 +54,8 @@ pub struct Parking<W> {
     free: Vec<usize>,
     /// By app, so that a message's change looks only at its app's devices; then by device, oldest first.
     by_device: HashMap<AppId, HashMap<DeviceId, Vec<Ticket>>>,
-    /// Those that wait for a world or the link, not for news.
-    blocked: HashMap<usize, u64>,
+    /// Those that wait for a world or the link, not for news. In order, so that who is woken does not hang on chance.
+    blocked: BTreeMap<usize, u64>,
 }
 
 impl<W> Parking<W> {
@@ -70,7 +70,7 @@ impl<W> Parking<W> {
             slots: Vec::new(),
             free: Vec::new(),
             by_device: HashMap::new(),
-            blocked: HashMap::new(),
+            blocked: BTreeMap::new(),
         }
     }
 
@@ -149,7 +149,7 @@ impl<W> Parking<W> {
         woken
     }
 
-    /// Those that wait for a position which `world` has, or which it can judge.
+    /// Those that wait for a position which `world` has, or which it can judge. Sorted.
     pub fn woken_by_world(&self, world: &World) -> Vec<Ticket> {
         self.blocked_where(|awaits| match awaits {
             Awaits::Position(position) => world.judge(*position) != Judgement::Behind,
@@ -157,7 +157,7 @@ impl<W> Parking<W> {
         })
     }
 
-    /// Those that wait for the link to central or for a world, when the link came or went.
+    /// Those that wait for the link to central or for a world, when the link came or went. Sorted.
     pub fn woken_by_link(&self) -> Vec<Ticket> {
         self.blocked_where(|_| true)
     }

@@ -11,8 +11,9 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use carillon_world::{Millis, UpstreamRequest};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,10 +25,13 @@ use tokio_rustls::TlsAcceptor;
 
 use super::handler::{self, Peer};
 use super::listen;
-use super::state::{Phase, Shared};
-use crate::core::decide::{Asked, Decision, View, decide};
+use super::state::{self, Phase, Shared};
+use crate::core::answer::Answer;
+use crate::core::call::{Call, Step};
+use crate::core::decide::View;
 use crate::core::parking::{Parking, Ticket};
 use crate::core::seal::Entropy;
+use crate::core::seen::Seen;
 
 /// Pause after the system refused to accept (out of file descriptors, say), so that a core does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -43,6 +47,10 @@ const H2_CONNECTION_WINDOW: u32 = 128 * 1024;
 
 /// Bytes of answers that HTTP/2 holds for one stream while its peer does not read.
 const H2_SEND_BUFFER: usize = 64 * 1024;
+
+/// How often central is told which devices were seen, and in how many reports at most.
+const SEEN_EVERY: Duration = Duration::from_secs(2);
+const SEEN_REPORTS_MAX: usize = 4;
 
 /// Why a parked request is looked at again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +68,7 @@ pub(super) enum Wake {
 pub(super) struct Core {
     pub(super) shared: Arc<Shared>,
     parking: RefCell<Parking<oneshot::Sender<Wake>>>,
+    seen: RefCell<Seen>,
     /// Told once, when draining begins.
     drain: Notify,
     /// Told whenever a connection ends.
@@ -67,9 +76,10 @@ pub(super) struct Core {
     open: Cell<usize>,
 }
 
-/// What came of looking at a request.
+/// What came of looking at a call.
 pub(super) enum Visit<'a> {
-    Decided(Decision),
+    Answer(Answer),
+    Upstream(UpstreamRequest),
     Parked(Parked<'a>),
     /// No place to park.
     Full,
@@ -96,6 +106,7 @@ impl Core {
         let parking = Parking::new(limits.parked_max.get(), limits.parked_per_device_max.get());
         Core {
             parking: RefCell::new(parking),
+            seen: RefCell::default(),
             drain: Notify::new(),
             closed: Notify::new(),
             open: Cell::new(0),
@@ -103,9 +114,9 @@ impl Core {
         }
     }
 
-    /// Decides a request on the world of this moment; parks it if there is nothing to say yet, and looks again if the
+    /// Looks at a call with the world of this moment; parks it if there is nothing to say yet, and looks again if the
     /// world or the link changed meanwhile.
-    pub(super) fn visit(&self, now: Instant, asked: &Asked<'_>, entropy: Entropy) -> Visit<'_> {
+    pub(super) fn visit(&self, now: Instant, call: &mut Call, entropy: Entropy) -> Visit<'_> {
         loop {
             let live = self.shared.is_live();
             let world = self.shared.world.load();
@@ -119,10 +130,18 @@ impl Core {
                 limits: &self.shared.answer_limits,
                 sabotage: self.shared.config.sabotage,
             };
-            let park = match decide(&view, now, asked, entropy) {
-                Decision::Park(park) => park,
-                decided => return Visit::Decided(decided),
+            let park = match call.look(&view, now, entropy) {
+                Step::Park(park) => park,
+                Step::Answer(answer) => {
+                    if let Some((app, device)) = answer.device {
+                        self.seen.borrow_mut().note(clock(), app, device);
+                    }
+                    return Visit::Answer(answer);
+                }
+                // Central sees the device in the write itself.
+                Step::Upstream(request) => return Visit::Upstream(request),
             };
+            self.seen.borrow_mut().note(clock(), park.app, park.device);
             let (waker, woken) = oneshot::channel();
             let Ok(parked) = self.parking.borrow_mut().park(&park, waker) else {
                 return Visit::Full;
@@ -148,27 +167,32 @@ impl Core {
 
     /// Wakes those whom what was published concerns.
     fn look_at_mail(&self, mailbox: usize) {
-        let pending = self.shared.mailboxes[mailbox].take();
+        let mail = self.shared.mailboxes[mailbox].take();
         let mut parking = self.parking.borrow_mut();
-        let world = self.shared.world.load();
-        let woken = match world.as_deref() {
-            Some(world) if !pending.all => {
-                let mut woken = Vec::new();
-                for applied in &pending.applied {
-                    woken.append(&mut parking.woken_by(world, applied));
-                }
-                if pending.link {
-                    woken.append(&mut parking.woken_by_link());
-                }
-                woken
-            }
-            _ => parking.all(),
-        };
+        let woken = mail.woken(self.shared.world.load().as_deref(), &parking);
         for ticket in woken {
             // A request that two changes concern is out of the registry after the first.
             if let Some(waker) = parking.remove(ticket) {
                 self.shared.metrics.wakes.inc();
                 let _ = waker.send(Wake::Look);
+            }
+        }
+    }
+
+    /// Tells central whom this core has seen, in small pieces. Nobody waits for an answer, and what cannot be sent is
+    /// lost: the devices come by again.
+    async fn report_seen(&self) {
+        loop {
+            tokio::time::sleep(SEEN_EVERY).await;
+            if !self.shared.is_live() {
+                continue;
+            }
+            for _ in 0..SEEN_REPORTS_MAX {
+                let Some(request) = self.seen.borrow_mut().poll_report() else { break };
+                let (reply, _) = oneshot::channel();
+                if self.shared.calls.try_send(state::Call { request, reply }).is_err() {
+                    break;
+                }
             }
         }
     }
@@ -214,6 +238,9 @@ async fn serve(shared: Arc<Shared>, index: usize, listeners: Vec<Listener>) -> s
             tls.map(TlsAcceptor::from),
         )));
     }
+    // Ends with the runtime.
+    let reporter = core.clone();
+    tokio::task::spawn_local(async move { reporter.report_seen().await });
     let mut phase = shared.phase.subscribe();
     {
         // Also true at once if the edge was stopped before this thread came so far.
@@ -268,6 +295,12 @@ async fn accept(core: Rc<Core>, listener: tokio::net::TcpListener, tls: Option<T
             admit(&core, stream, from, tls.clone());
         }
     }
+}
+
+/// The time of day, for what is only told to central.
+fn clock() -> Millis {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    Millis(since.as_millis().try_into().unwrap_or(u64::MAX))
 }
 
 fn admit(core: &Rc<Core>, stream: TcpStream, from: SocketAddr, tls: Option<TlsAcceptor>) {

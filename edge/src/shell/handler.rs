@@ -18,13 +18,12 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use super::cores::{Core, Visit, Wake};
-use super::state::Call;
+use super::state;
 use crate::core::answer::{self, Answer};
-use crate::core::body;
-use crate::core::decide::{self, Ask, Asked, Decision, Writer};
-use crate::core::route::{self, Credentials, HeadError, Route};
+use crate::core::call::{self, Call, Head};
+use crate::core::decide;
+use crate::core::route::{self, Route};
 use crate::core::seal::Entropy;
-use crate::core::writes;
 use crate::metrics::UpstreamOutcome;
 
 /// Answers one request. If the future is dropped the request is forgotten, but a write that was sent stays sent.
@@ -36,7 +35,7 @@ pub(super) async fn handle(
     let routed = route::route(request.method(), request.uri().path(), request.uri().query());
     let answer = match routed.clone() {
         Ok(route) => respond(&core, peer, route, request).await.unwrap_or_else(|refused| refused),
-        Err(error) => refuse(error),
+        Err(error) => call::refused(error),
     };
     core.shared.metrics.count(routed.ok(), answer.outcome, answer.body.len());
     response(answer)
@@ -66,125 +65,55 @@ impl Peer {
     }
 }
 
-/// Calls end early with an answer, whatever it says; `Err` is only the shorter way out.
+/// A call may end early with an answer, whatever it says; `Err` is only the shorter way out.
 type Responded = Result<Answer, Answer>;
 
 async fn respond(core: &Core, peer: Peer, route: Route, request: Request<Incoming>) -> Responded {
     let arrived = Instant::now();
-    match route {
-        Route::Enrol => enrol(core, peer, request).await,
-        Route::Session => login(core, request).await,
-        Route::Poll { wait } => {
-            // The head is dropped here: a parked poll keeps only what it needs.
-            let shown = Shown::of(request.headers())?;
-            drop(request);
-            match converse(core, &shown, Ask::Poll { wait }, arrived).await {
-                Settled::Answer(answer) => Ok(answer),
-                Settled::Writer(_) => unreachable!("a poll does not write"),
-            }
-        }
-        Route::Fetch => {
-            let shown = Shown::of(request.headers())?;
-            let ids = parsed(body::fetch(&read_body(core, request).await?))?;
-            match converse(core, &shown, Ask::Fetch { ids: &ids }, arrived).await {
-                Settled::Answer(answer) => Ok(answer),
-                Settled::Writer(_) => unreachable!("a fetch does not write"),
-            }
-        }
-        Route::Patch => {
-            let shown = Shown::of(request.headers())?;
-            let patch = parsed(body::patch(&read_body(core, request).await?))?;
-            let writer = writer(core, &shown, arrived).await?;
-            let reply = upstream(core, writes::patch(&writer, patch)).await?;
-            let world = core.shared.world.load();
-            let Some(world) = world.as_ref() else {
-                return Err(answer::unavailable("the edge has no world", 1));
-            };
-            let keys = core.shared.keys.load();
-            Ok(writes::patched(world, &keys, entropy(), &writer, shown.cursor.as_deref(), reply))
-        }
-        Route::Forget => {
-            let shown = Shown::of(request.headers())?;
-            let writer = writer(core, &shown, arrived).await?;
-            Ok(writes::forgotten(&writer, upstream(core, writes::forget(&writer)).await?))
-        }
-        Route::Receipts => {
-            let shown = Shown::of(request.headers())?;
-            let receipts = parsed(body::receipts(&read_body(core, request).await?))?;
-            let writer = writer(core, &shown, arrived).await?;
-            Ok(writes::received(upstream(core, writes::receipts(&writer, receipts)).await?))
-        }
+    let head = Head::read(route, request.headers())?;
+    if route == Route::Enrol {
+        core.shared.may_enrol(peer.source(request.headers())).map_err(|wait| {
+            core.shared.metrics.enrolments_limited.inc();
+            answer::rate_limited(wait)
+        })?;
     }
+    let body = if head.has_body() {
+        read_body(core, request).await?
+    } else {
+        // A parked poll keeps only what it needs.
+        drop(request);
+        Bytes::new()
+    };
+    let mut call = head.with_body(&body, arrived)?;
+    drop(body);
+    let asked = converse(core, &mut call).await?;
+    let reply = upstream(core, asked).await?;
+    let world = core.shared.world.load();
+    Ok(call.replied(world.as_deref(), &core.shared.keys.load(), entropy(), reply))
 }
 
-async fn enrol(core: &Core, peer: Peer, request: Request<Incoming>) -> Responded {
-    core.shared.may_enrol(peer.source(request.headers())).map_err(|wait| {
-        core.shared.metrics.enrolments_limited.inc();
-        answer::rate_limited(wait)
-    })?;
-    let enrolment = parsed(body::enrolment(&read_body(core, request).await?))?;
-    let reply = upstream(core, writes::enrol(enrolment)).await?;
-    Ok(writes::enrolled(&core.shared.keys.load(), entropy(), reply))
-}
-
-async fn login(core: &Core, request: Request<Incoming>) -> Responded {
-    let login = parsed(body::login(&read_body(core, request).await?))?;
-    let reply = upstream(core, writes::login(&login)).await?;
-    Ok(writes::logged_in(&core.shared.keys.load(), entropy(), &login, reply))
-}
-
-/// What a request shows of its device, kept while it is parked.
-#[derive(Debug)]
-struct Shown {
-    credentials: Credentials,
-    cursor: Option<String>,
-}
-
-impl Shown {
-    fn of(headers: &HeaderMap) -> Result<Shown, Answer> {
-        let credentials = route::credentials(headers).map_err(refuse)?;
-        let cursor = route::cursor(headers).map_err(refuse)?.map(str::to_owned);
-        Ok(Shown { credentials, cursor })
-    }
-}
-
-/// How a request that shows a session ended.
-enum Settled {
-    Answer(Answer),
-    Writer(Writer),
-}
-
-/// Decides, parks, and decides again, until there is an answer or the write may go.
-async fn converse(core: &Core, shown: &Shown, ask: Ask<'_>, arrived: Instant) -> Settled {
-    let Credentials { session, app } = &shown.credentials;
-    let asked = Asked { session, app: *app, cursor: shown.cursor.as_deref(), ask, arrived };
+/// Looks, parks, and looks again, until there is an answer or something to ask of central.
+async fn converse(core: &Core, call: &mut Call) -> Result<UpstreamRequest, Answer> {
+    let mut now = Instant::now();
     loop {
-        match core.visit(Instant::now(), &asked, entropy()) {
-            Visit::Decided(Decision::Answer(answer)) => return Settled::Answer(answer),
-            Visit::Decided(Decision::Proceed(writer)) => return Settled::Writer(writer),
-            Visit::Decided(Decision::Park(_)) => unreachable!("a visit parks"),
-            Visit::Full => {
-                return Settled::Answer(answer::unavailable("too many polls are held here", 2));
-            }
+        match core.visit(now, call, entropy()) {
+            Visit::Answer(answer) => return Err(answer),
+            Visit::Upstream(request) => return Ok(request),
+            Visit::Full => return Err(call::no_place()),
             Visit::Parked(mut parked) => {
                 // At `until` the next visit answers.
-                match tokio::time::timeout_at(parked.until.into(), &mut parked.woken).await {
-                    Err(_) | Ok(Ok(Wake::Look) | Err(_)) => {}
-                    Ok(Ok(Wake::Evicted)) => return Settled::Answer(Answer::nothing()),
-                    Ok(Ok(Wake::Drain)) => {
-                        let spread = decide::share(core.shared.config.drain_spread, entropy());
-                        tokio::time::sleep(spread).await;
-                    }
+                let woken = tokio::time::timeout_at(parked.until.into(), &mut parked.woken).await;
+                if let Ok(Ok(Wake::Drain)) = woken {
+                    let spread = decide::share(core.shared.config.drain_spread, entropy());
+                    tokio::time::sleep(spread).await;
+                }
+                now = Instant::now();
+                if let Ok(Ok(Wake::Evicted)) = woken {
+                    // As if its time were up: what came meanwhile is told, and it takes no place again.
+                    now = now.max(parked.until);
                 }
             }
         }
-    }
-}
-
-async fn writer(core: &Core, shown: &Shown, arrived: Instant) -> Result<Writer, Answer> {
-    match converse(core, shown, Ask::Write, arrived).await {
-        Settled::Answer(refused) => Err(refused),
-        Settled::Writer(writer) => Ok(writer),
     }
 }
 
@@ -192,9 +121,10 @@ async fn writer(core: &Core, shown: &Shown, arrived: Instant) -> Result<Writer, 
 async fn upstream(core: &Core, request: UpstreamRequest) -> Result<UpstreamReply, Answer> {
     let metrics = &core.shared.metrics;
     let (reply, answered) = oneshot::channel();
-    if !core.shared.is_live() || core.shared.calls.try_send(Call { request, reply }).is_err() {
+    if !core.shared.is_live() || core.shared.calls.try_send(state::Call { request, reply }).is_err()
+    {
         metrics.upstream(UpstreamOutcome::NotSent);
-        return Err(answer::unavailable("central cannot be reached; nothing was written", 2));
+        return Err(call::not_sent());
     }
     let patience = core.shared.config.central.write_timeout;
     match tokio::time::timeout(patience, answered).await {
@@ -204,10 +134,7 @@ async fn upstream(core: &Core, request: UpstreamRequest) -> Result<UpstreamReply
         }
         Ok(Err(_)) | Err(_) => {
             metrics.upstream(UpstreamOutcome::Lost);
-            Err(answer::unavailable(
-                "outcome unknown: no reply from central; repeat the request",
-                2,
-            ))
+            Err(call::unanswered())
         }
     }
 }
@@ -228,20 +155,6 @@ async fn read_body(core: &Core, request: Request<Incoming>) -> Result<Bytes, Ans
         }
         Ok(Err(_)) => Err(answer::bad_request("the body was cut off")),
         Err(_) => Err(answer::bad_request("the body took too long")),
-    }
-}
-
-fn parsed<T>(body: Result<T, body::BodyError>) -> Result<T, Answer> {
-    body.map_err(|error| answer::bad_request(error.to_string()))
-}
-
-fn refuse(error: HeadError) -> Answer {
-    match error {
-        HeadError::NotFound => answer::not_found(),
-        HeadError::Method { allow } => answer::method_not_allowed(allow),
-        HeadError::Bad { detail } => answer::bad_request(detail),
-        HeadError::NoSession => answer::no_session(),
-        HeadError::BadCursor => answer::bad_cursor(),
     }
 }
 

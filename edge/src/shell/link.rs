@@ -178,7 +178,13 @@ impl Link {
             }
             self.note_live(now);
             let live = self.shared.is_live();
-            let deadline = self.receiver.poll_timeout().unwrap_or(now + Duration::from_secs(1));
+            // A frame that is due cannot go while `out` is full: waiting for it would be spinning.
+            let deadline = if out.len() < OUT_BYTES_MAX {
+                self.receiver.poll_timeout()
+            } else {
+                self.receiver.silent_at()
+            };
+            let deadline = deadline.unwrap_or(now + Duration::from_secs(1));
             let mut timer = pin!(tokio::time::sleep_until(deadline.into()));
             tokio::select! {
                 read = reader.read(&mut buffer) => match read {

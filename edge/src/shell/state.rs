@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::Config;
 use crate::core::keys::KeyRing;
 use crate::core::limiter::Limiter;
+use crate::core::mail::Mail;
 use crate::metrics::Metrics;
 
 /// How far an edge is in its life.
@@ -97,9 +98,9 @@ impl Shared {
         self.set_needed(None);
         self.world.store(Some(world));
         for mailbox in &self.mailboxes {
-            mailbox.put(|pending| match &changes {
-                Published::Applied(applied) => pending.add(applied, mailbox.changes_max),
-                Published::Everything => pending.everything(),
+            mailbox.put(|mail| match &changes {
+                Published::Applied(applied) => mail.add(applied, mailbox.changes_max),
+                Published::Everything => mail.add_everything(),
             });
         }
     }
@@ -109,7 +110,7 @@ impl Shared {
         self.metrics.world_bytes.set(0);
         self.world.store(None);
         for mailbox in &self.mailboxes {
-            mailbox.put(Pending::everything);
+            mailbox.put(Mail::add_everything);
         }
     }
 
@@ -135,7 +136,7 @@ impl Shared {
         *lock(&self.down_since) = (!live).then(Instant::now);
         self.metrics.link_up.set(i64::from(live));
         for mailbox in &self.mailboxes {
-            mailbox.put(|pending| pending.link = true);
+            mailbox.put(Mail::add_link);
         }
     }
 
@@ -171,94 +172,27 @@ pub(crate) enum Published {
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     changes_max: usize,
-    pending: Mutex<Pending>,
+    mail: Mutex<Mail>,
     pub(crate) ready: Notify,
 }
 
 impl Mailbox {
     fn new(changes_max: usize) -> Mailbox {
-        Mailbox { changes_max, pending: Mutex::new(Pending::default()), ready: Notify::new() }
+        Mailbox { changes_max, mail: Mutex::new(Mail::default()), ready: Notify::new() }
     }
 
-    fn put(&self, change: impl FnOnce(&mut Pending)) {
-        change(&mut lock(&self.pending));
+    fn put(&self, change: impl FnOnce(&mut Mail)) {
+        change(&mut lock(&self.mail));
         self.ready.notify_one();
     }
 
     /// Takes all that came since the last time.
-    pub(crate) fn take(&self) -> Pending {
-        std::mem::take(&mut lock(&self.pending))
-    }
-}
-
-/// What a core has not looked at yet.
-#[derive(Debug, Default)]
-pub(crate) struct Pending {
-    /// In order; all of them together have at most `changes_max` entries.
-    pub(crate) applied: Vec<Arc<Applied>>,
-    changes: usize,
-    pub(crate) all: bool,
-    pub(crate) link: bool,
-}
-
-impl Pending {
-    fn add(&mut self, applied: &Arc<Applied>, changes_max: usize) {
-        // One more, so that batches which concern nobody count too.
-        self.changes += applied.devices.len() + applied.messages.len() + 1;
-        if self.all || self.changes > changes_max {
-            self.everything();
-        } else {
-            self.applied.push(applied.clone());
-        }
-    }
-
-    fn everything(&mut self) {
-        self.applied = Vec::new();
-        self.changes = 0;
-        self.all = true;
+    pub(crate) fn take(&self) -> Mail {
+        std::mem::take(&mut lock(&self.mail))
     }
 }
 
 /// A panic elsewhere leaves these plain values whole, so a poisoned lock is as good as any.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use carillon_world::{AppId, DeviceId};
-
-    use super::*;
-
-    fn applied(devices: usize) -> Arc<Applied> {
-        let devices = (0..devices as u64).map(|n| (AppId::new(1), DeviceId::new(n))).collect();
-        Arc::new(Applied { devices, ..Applied::default() })
-    }
-
-    #[test]
-    fn a_core_that_lags_is_told_to_look_at_everything_instead_of_ever_more() {
-        let mailbox = Mailbox::new(10);
-        mailbox.put(|pending| pending.add(&applied(3), 10));
-        mailbox.put(|pending| pending.add(&applied(3), 10));
-        let taken = mailbox.take();
-        assert_eq!((taken.applied.len(), taken.all), (2, false));
-        for _ in 0..1000 {
-            mailbox.put(|pending| pending.add(&applied(3), 10));
-        }
-        let taken = mailbox.take();
-        assert_eq!((taken.applied.len(), taken.all), (0, true));
-        mailbox.put(|pending| pending.add(&applied(3), 10));
-        assert_eq!(mailbox.take().applied.len(), 1, "what was taken does not count");
-    }
-
-    #[test]
-    fn an_enormous_change_and_endless_empty_ones_are_bounded_too() {
-        let mailbox = Mailbox::new(10);
-        mailbox.put(|pending| pending.add(&applied(11), 10));
-        assert!(mailbox.take().all);
-        for _ in 0..1000 {
-            mailbox.put(|pending| pending.add(&applied(0), 10));
-        }
-        assert!(mailbox.take().all);
-    }
 }

@@ -30,6 +30,8 @@ struct Truth {
     log: ChangeLog,
     /// (hash of the secret, device) of those enrolled.
     secrets: Vec<([u8; 32], DeviceId)>,
+    /// Devices that edges reported as seen, each as often as it was.
+    seen: Vec<DeviceId>,
     /// Replies are kept back, as if they were lost.
     mute: bool,
 }
@@ -67,6 +69,7 @@ impl Central {
             world,
             log: ChangeLog::new(1 << 20, Seq::ZERO),
             secrets: Vec::new(),
+            seen: Vec::new(),
             mute: false,
         };
         let central = Central {
@@ -181,6 +184,12 @@ impl Central {
     }
 }
 
+impl Central {
+    pub(crate) fn seen(&self) -> Vec<DeviceId> {
+        self.truth.lock().expect("no test panics here").seen.clone()
+    }
+}
+
 impl Truth {
     fn commit(&mut self, changes: Vec<Change>) -> Position {
         let batch = Batch { first: self.world.seq().next(), changes };
@@ -228,6 +237,10 @@ impl Truth {
                 }
             }
             UpstreamRequest::Receipts { .. } => {
+                UpstreamReply::Written { committed: self.world.position() }
+            }
+            UpstreamRequest::Seen { devices, .. } => {
+                self.seen.extend(devices.into_iter().map(|(id, _)| id));
                 UpstreamReply::Written { committed: self.world.position() }
             }
         };

@@ -186,6 +186,29 @@ async fn a_device_enrols_polls_fetches_writes_and_is_forgotten() {
     edge.stop().await.expect("no thread panicked");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn central_is_told_once_which_devices_came_by() {
+    let central = Central::start().await;
+    let (edge, mut device) = start(config(&central)).await;
+    device.enrol().await;
+    let stranger = request(Method::GET, "/v1/messages", &[("authorization", "Bearer x")], "");
+    assert_eq!(device.send(stranger).await.status, 401);
+    for _ in 0..20 {
+        assert!(device.poll(0, None).await.status < 300);
+    }
+    until(|| !central.seen().is_empty()).await;
+    for _ in 0..20 {
+        assert!(device.poll(0, None).await.status < 300);
+    }
+    // Reports go every two seconds.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let own = device.id.parse().expect("an id");
+    // Twice only if its hour ended in between, and each core counts by itself.
+    let seen = central.seen();
+    assert!(seen.iter().all(|id| *id == own) && seen.len() <= 4, "{seen:?}");
+    edge.stop().await.expect("no thread panicked");
+}
+
 async fn until_status(device: &Device, status: u16) {
     let deadline = Instant::now() + PATIENCE;
     while device.poll(0, None).await.status != status {

@@ -2,7 +2,10 @@
 
 use expect_test::{Expect, expect};
 
-use super::{App, Device, attribute_id, group_id, number, parse, text, version};
+use super::{
+    App, Device, attribute_id, context, date, group_id, now, number, parse, point, set, text, time,
+    version,
+};
 use crate::{Expression, Limits, Schema, Term, Terms, Truth, Value};
 
 const ALIKE: &[(&str, &str)] = &[
@@ -39,6 +42,44 @@ const ALIKE: &[(&str, &str)] = &[
     // Names that begin with a word of the language, or look like something else.
     ("in-app", "in-app == true"),
     ("#and and#v2.3", "#and and #v2.3"),
+    // Comments.
+    ("#vip // the good ones\n and /* not */ #staff /**/", "#vip and #staff"),
+    // What may be negated before its operator.
+    ("age not between 1 and 2", "not age between 1 and 2"),
+    ("country not contains 'a'", "not (country contains 'a')"),
+    ("tags not any ('a')", "not tags any ('a')"),
+    ("signed_up not within 3d", "not signed_up within last 3d"),
+    // Case.
+    ("country == 'ÅSE' ignoring case", "country in ('åse') ignoring case"),
+    ("country != 'ÅSE' ignoring case", "country not in ('åse') ignoring case"),
+    ("country starts_with 'S' ignoring case", "country starts_with 's' ignoring case"),
+    ("country matches 'ÅS*' ignoring case", "country matches 'ås*' ignoring case"),
+    // Sets.
+    ("tags contains 'a'", "tags any ('a', 'a')"),
+    ("tags all ('b', 'a')", "tags all ('a', 'b')"),
+    // Time.
+    ("signed_up within 48h", "signed_up within 2d"),
+    ("birthday within 2w", "birthday within 14d"),
+    ("signed_up > now-60m", "signed_up > now - 1h"),
+    ("signed_up > now -60m", "signed_up > now - 1h"),
+    ("signed_up < now+60m", "signed_up < now + 1h"),
+    ("signed_up < now + 0d", "signed_up < now"),
+    ("signed_up == 2026-11-21T08:30+01:00", "signed_up == 2026-11-21T07:30:00.000Z"),
+    ("local_day(utc_offset) in (sun, mon, sun)", "local_day(utc_offset) in (mon, sun)"),
+    ("local_day(utc_offset) != sun", "local_day(utc_offset) in (mon, tue, wed, thu, fri, sat)"),
+    // Places, shares, devices.
+    ("near(59.33, 18.07, 5km)", "near(home, 59.3300, 18.0700000, 5000m)"),
+    ("near(-59.33, 18, 0.5km)", "near(:a00000000000000a, -59.33, 18, 500m)"),
+    ("sample(10%)", "sample(010.0%)"),
+    ("sample(0.5%, 'a')", "sample(0.5000%,\"a\")"),
+    ("device('00000000000000AB', 00000000000000ab)", "device(\"00000000000000ab\")"),
+    (
+        "device(abcdefabcdefabcd, 1234567812345678)",
+        "device('1234567812345678', 'abcdefabcdefabcd')",
+    ),
+    // Audiences, users.
+    ("@:c000000000000000 or @nordic", "@nordic or @nordic"),
+    ("user in ('b', 'a')", "user in ('a', 'b')"),
 ];
 
 #[test]
@@ -106,6 +147,38 @@ fn canonical_text_has_names_or_ids() {
         age in (-5, 0.1, 1e300) and all
         :a000000000000002 in (-5, 0.1, 1e300) and all"#]],
     );
+}
+
+#[test]
+fn every_construct_has_a_canonical_form() {
+    let forms = [
+        "device(\"00000000000000ab\", \"ffffffffffffffff\")",
+        "has user and has last_seen",
+        "user == \"ann\" or user not in (\"bob\", \"eve\")",
+        "user matches \"a*\" ignoring case",
+        "age between 18 and 30.5 and app_version not between v1 and v2.3",
+        "country < \"M\" and country between \"A\" and \"M\"",
+        "country starts_with \"S\" or country not ends_with \"e\" or country contains \"x\"",
+        "country in (\"ke\", \"se\") ignoring case",
+        "country not matches \"a?\\\\*b*\"",
+        "tags any (\"a\", \"b\") and tags all (\"c\") and tags not none (\"d\")",
+        "birthday == 2026-11-21 and birthday > now - 7d and birthday <= now",
+        "signed_up >= 2026-11-21T07:30:00.250Z and signed_up < now + 36h",
+        "signed_up between 2026-01-01T00:00:00Z and now",
+        "last_seen within 90m and not #vip and signed_up not within next 30d",
+        "near(home, 59.33, -18.0686001, 5km) or near(home, 0, 0, 1234m)",
+        "sample(10%, \"a b\") or sample(0.0001%) or sample(33.3333%)",
+        "local_time(utc_offset) between 22:00 and 06:30 or local_time(utc_offset) >= 09:05",
+        "local_time(utc_offset) not between 09:00 and 17:00",
+        "local_day(utc_offset) in (mon, fri) or local_day(utc_offset) not in (sun)",
+        "@nordic and not (@engaged or @team/a)",
+    ];
+    for form in forms {
+        assert_eq!(parse(form).to_text(&App), form);
+        let stored = parse(form).to_stored();
+        let again = Expression::parse(&stored, &App, &Limits::STORED).unwrap();
+        assert_eq!(again.to_text(&App), form, "{stored}");
+    }
 }
 
 #[test]
@@ -188,11 +261,16 @@ fn and_or_not_follow_the_truth_tables() {
 #[test]
 fn each_test_is_true_false_or_unknown_as_documented() {
     use Truth::{False, True, Unknown};
-    let device = Device::default()
+    let device = Device { id: 0xab, last_seen: Some(now()), ..Device::default() }
         .with("country", text("SE"))
         .with("age", number(30.0))
         .with("premium", Value::Bool(false))
         .with("app_version", version("2.10"))
+        .with("birthday", date("2026-11-20"))
+        .with("signed_up", time("2026-11-21T06:30:00Z"))
+        .with("home", point(59.3293, 18.0686))
+        .with("tags", set(&["news", "Åre"]))
+        .with("utc_offset", number(60.0))
         .member("vip");
     for (source, truth) in [
         ("all", True),
@@ -228,10 +306,59 @@ fn each_test_is_true_false_or_unknown_as_documented() {
         ("os.version > v1", Unknown),
         ("not country == \"SE\" or score > 1", Unknown),
         ("country == \"SE\" or score > 1", True),
+        ("device(00000000000000ab)", True),
+        ("device(00000000000000ac)", False),
+        ("has user", False),
+        ("user == \"ann\"", Unknown),
+        ("has last_seen", True),
+        ("last_seen within 1h", True),
+        ("age between 30 and 30", True),
+        ("age not between 1 and 29", True),
+        ("score between 1 and 2", Unknown),
+        ("country starts_with \"S\"", True),
+        ("country starts_with \"\"", True),
+        ("country starts_with \"s\"", False),
+        ("country starts_with \"s\" ignoring case", True),
+        ("country ends_with \"e\" ignoring case", True),
+        ("country contains \"se\"", False),
+        ("country contains \"Se\" ignoring case", True),
+        ("country matches \"S?\"", True),
+        ("country matches \"s*\"", False),
+        ("country == \"sE\" ignoring case", True),
+        ("platform contains \"x\"", Unknown),
+        ("platform not contains \"x\"", Unknown),
+        ("tags any (\"news\", \"x\")", True),
+        ("tags all (\"news\", \"x\")", False),
+        ("tags none (\"x\", \"åre\")", True),
+        ("tags contains \"Åre\"", True),
+        ("birthday within 1d", True),
+        ("birthday within 0d", False),
+        ("birthday within next 9d", False),
+        ("birthday == now - 1d", True),
+        ("signed_up within 1h", True),
+        ("signed_up within 3599s", False),
+        ("signed_up <= now - 1h", True),
+        ("signed_up between now - 1h and now", True),
+        ("near(59.3293, 18.0686, 0m)", True),
+        ("near(59.33, 18.06, 1km)", True),
+        ("near(57.7089, 11.9746, 396km)", False),
+        ("near(57.7089, 11.9746, 398km)", True),
+        ("sample(100%)", True),
+        ("sample(0%)", False),
+        // 08:30 on a Saturday.
+        ("local_time(utc_offset) == 08:30", True),
+        ("local_time(utc_offset) between 22:00 and 08:30", True),
+        ("local_time(utc_offset) between 22:00 and 08:29", False),
+        ("local_time(score) > 00:00", Unknown),
+        ("local_day(utc_offset) == sat", True),
+        ("local_day(utc_offset) in (mon, tue)", False),
+        ("@nordic", True),
+        ("@nordic and @engaged", True),
+        ("@team/a", True),
     ] {
         let expression = parse(source);
-        assert_eq!(expression.evaluate(&device), truth, "{source}");
-        assert_eq!(expression.matches(&device), truth == True, "{source}");
+        assert_eq!(expression.evaluate_in(&device, &context()), truth, "{source}");
+        assert_eq!(expression.matches_in(&device, &context()), truth == True, "{source}");
     }
 }
 
@@ -260,6 +387,7 @@ fn terms_are_the_cheapest_necessary_set() {
     let (vip, staff) = (Term::Group(group_id(0)), Term::Group(group_id(1)));
     let has_age = Term::Has(attribute_id(2));
     let country = |name| Term::Equals(attribute_id(0), text(name));
+    let entry = |name: &str| Term::Contains(attribute_id(11), name.into());
     let premium = |flag| Term::Equals(attribute_id(4), Value::Bool(flag));
     check_terms(&[
         ("all", Terms::Everyone),
@@ -289,5 +417,53 @@ fn terms_are_the_cheapest_necessary_set() {
         ("#vip and not all", Terms::Nobody),
         ("not (not #vip or age > 3)", any([&vip])),
         ("not (not #vip and not #staff)", any([&vip, &staff])),
+        ("user == \"ann\"", any([&Term::User("ann".into())])),
+        ("user in (\"b\", \"a\")", any([&Term::User("a".into()), &Term::User("b".into())])),
+        ("user != \"ann\"", any([&Term::HasUser])),
+        ("user != \"ann\" or user == \"bob\"", any([&Term::HasUser])),
+        ("device(00000000000000ab)", any([&Term::Device(0xab)])),
+        ("not device(00000000000000ab)", Terms::Everyone),
+        ("tags any (\"b\", \"a\")", any([&entry("a"), &entry("b")])),
+        ("tags all (\"b\", \"a\")", any([&entry("a")])),
+        ("not tags none (\"b\", \"a\")", any([&entry("a"), &entry("b")])),
+        ("tags none (\"b\")", any([&Term::Has(attribute_id(11))])),
+        ("country contains \"S\" and age between 1 and 2", any([&Term::Has(attribute_id(0))])),
+        ("country == \"a\" ignoring case", any([&Term::Has(attribute_id(0))])),
+        ("signed_up > now", any([&Term::Has(attribute_id(9))])),
+        ("near(0, 0, 1km)", any([&Term::Has(attribute_id(10))])),
+        ("local_time(utc_offset) > 09:00", any([&Term::Has(attribute_id(12))])),
+        ("last_seen within 7d", Terms::Everyone),
+        ("sample(10%)", Terms::Everyone),
+        ("sample(10%) and #vip", any([&vip])),
+        ("@nordic", any([&country("FI"), &country("NO"), &country("SE")])),
+        ("@team/a", Terms::Everyone),
+        ("@nordic and @team/a", any([&country("FI"), &country("NO"), &country("SE")])),
     ]);
+}
+
+/// Each kind of term that an expression can be filed under is one that a device looks under.
+#[test]
+fn a_device_looks_under_every_kind_of_term() {
+    let user: std::sync::Arc<str> = "ann".into();
+    let attributes = [(attribute_id(0), text("SE")), (attribute_id(11), set(&["a", "b"]))];
+    let mut seen = Vec::new();
+    crate::visit_terms(0xab, Some(&user), &attributes, &[group_id(1)], &mut |term| {
+        seen.push(term.clone());
+    });
+    seen.sort_unstable();
+    let mut expected = vec![
+        Term::Device(0xab),
+        Term::HasUser,
+        Term::User(user),
+        Term::Group(group_id(1)),
+        Term::Has(attribute_id(0)),
+        Term::Equals(attribute_id(0), text("SE")),
+        Term::Has(attribute_id(11)),
+        Term::Equals(attribute_id(11), set(&["a", "b"])),
+        Term::Contains(attribute_id(11), "a".into()),
+        Term::Contains(attribute_id(11), "b".into()),
+    ];
+    expected.sort_unstable();
+    assert_eq!(seen, expected);
+    crate::visit_terms(1, None, &[], &[], &mut |term| assert_eq!(*term, Term::Device(1)));
 }

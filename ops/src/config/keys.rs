@@ -9,7 +9,8 @@ use std::time::Duration;
 use carillon_persist::StoreUrl;
 
 use super::kinds::{
-    ByteSize, HostPort, ListenAt, LogFilter, LogFormat, Password, RootSecret, Secret, Setting,
+    ByteSize, DurationOrOff, HostPort, ListenAt, LogFilter, LogFormat, Password, RootSecret,
+    Secret, Setting,
 };
 use super::reader::Reader;
 use super::{Key, Section};
@@ -114,6 +115,13 @@ settings! {
         horizon: Duration = "7d",
         /// How many changes are remembered at most, whatever their age.
         horizon_changes: NonZeroUsize = "1000000",
+        /// How long a device is kept that is not seen; `off` keeps all for ever.
+        device_ttl: DurationOrOff = "180d",
+        /// Rows of each table that are forgotten in one transaction; see docs/retention.md.
+        purge_step: NonZeroUsize = "500",
+        /// Least pause between two such transactions; it is as long as the last one took, if that is
+        /// longer.
+        purge_pause: Duration = "10ms",
         /// RAM that the world may take, as central counts it; what would grow it further is refused
         /// with 507. Every edge has to hold the world, so it follows from the smallest of them.
         world_bytes_max: ByteSize = "8GiB",

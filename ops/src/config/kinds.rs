@@ -130,6 +130,22 @@ impl Setting for Duration {
     }
 }
 
+/// How long, if there is an end to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DurationOrOff(pub(crate) Option<Duration>);
+
+impl Setting for DurationOrOff {
+    const KIND: Kind =
+        text_kind("a duration in ms, s, m, h or d, like \"180d\", or \"off\"", "DURATION");
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "off" | "0" => Some(Self(None)),
+            _ => Duration::parse(text).map(Some).map(Self),
+        }
+    }
+}
+
 /// A century: no timer arithmetic overflows below it, and no one means more.
 const DURATION_MAX: Duration = Duration::from_secs(100 * 366 * 86_400);
 

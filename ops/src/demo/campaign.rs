@@ -21,12 +21,13 @@ use crate::fleet::{Fleet, Random, group_name};
 
 /// How long the edge is away after it was killed.
 const EDGE_DOWN: Duration = Duration::from_millis(700);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Seconds from the write to a scheduled start, or to an end.
 const SOON: std::ops::Range<u64> = 1..4;
 /// Devices that leave one group for another, clients and others alike.
 const MOVED_CLIENTS: usize = 100;
 const MOVED_OTHERS: usize = 200;
-/// How long central may take to start and end what is due.
+/// How long central may take to start and end what is due, and a restarted edge to get a world.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
@@ -40,8 +41,28 @@ pub(super) struct Campaign<'a> {
     pub(super) random: Random,
     /// Expressions are used in turn, so that each is.
     pub(super) next_expression: usize,
-    /// When the killed edge comes back.
-    pub(super) restart_at: Option<Instant>,
+    pub(super) edge: EdgeState,
+}
+
+/// How far the edge is with being killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EdgeState {
+    Serving,
+    /// Killed; it is started again at this time.
+    Away(Instant),
+    /// Started at this time; it takes the world from central.
+    Starting(Instant),
+}
+
+impl EdgeState {
+    /// When to look at it next.
+    fn next_look(self, now: Instant) -> Option<Instant> {
+        match self {
+            Self::Serving => None,
+            Self::Away(until) => Some(until),
+            Self::Starting(_) => Some(now + LOOK_EVERY),
+        }
+    }
 }
 
 impl Campaign<'_> {
@@ -54,12 +75,15 @@ impl Campaign<'_> {
                 self.live.note_event(event.kind);
             }
         }
-        while let Some(at) =
-            [self.restart_at, self.record.next_change()].into_iter().flatten().max()
-        {
+        while let Some(at) = self.next_change(Instant::now()) {
             self.wait_until(tiers, at).await?;
         }
         self.settled().await
+    }
+
+    /// When something happens by itself.
+    fn next_change(&self, now: Instant) -> Option<Instant> {
+        [self.edge.next_look(now), self.record.next_change()].into_iter().flatten().min()
     }
 
     /// Lets time pass, with what is due meanwhile.
@@ -68,17 +92,26 @@ impl Campaign<'_> {
             let now = Instant::now();
             let due = self.record.pass_time(now);
             self.live.note_due(&due);
-            if self.restart_at.is_some_and(|at| at <= now) {
-                self.restart_at = None;
-                tiers.restart_edge().await?;
-                self.live.note_edge(true);
-                continue;
+            match self.edge {
+                EdgeState::Away(until) if until <= now => {
+                    tiers.restart_edge().await?;
+                    self.edge = EdgeState::Starting(now);
+                }
+                EdgeState::Starting(_) if tiers.edge_is_ready() => {
+                    self.live.note_edge(true);
+                    self.edge = EdgeState::Serving;
+                }
+                EdgeState::Starting(since) if now - since >= PATIENCE => {
+                    let what = "the restarted edge has no world".to_owned();
+                    return Err(DemoError::Patience { seconds: PATIENCE.as_secs(), what });
+                }
+                EdgeState::Serving | EdgeState::Away(_) | EdgeState::Starting(_) => {}
             }
             if now >= until {
                 return Ok(());
             }
-            let next = [self.restart_at, self.record.next_change()].into_iter().flatten().min();
-            tokio::time::sleep_until(next.map_or(until, |next| next.min(until)).into()).await;
+            let next = self.next_change(now).map_or(until, |next| next.min(until));
+            tokio::time::sleep_until(next.into()).await;
         }
     }
 
@@ -101,7 +134,7 @@ impl Campaign<'_> {
             Kind::Kill => {
                 self.live.note_edge(false);
                 tiers.kill_edge().await?;
-                self.restart_at = Some(Instant::now() + EDGE_DOWN);
+                self.edge = EdgeState::Away(Instant::now() + EDGE_DOWN);
             }
         }
         Ok(true)

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::deliveries::Deliveries;
 use super::plan::Kind;
@@ -31,8 +31,14 @@ pub(super) struct Counts {
     pub(super) edge_is_up: bool,
     pub(super) happened: Happened,
     pub(super) deliveries: u64,
+    /// Deliveries of the client that had fewest.
+    pub(super) fewest: u64,
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
+    /// Without what fell due while the edge was away, or just after.
+    pub(super) calm_p99_ms: f64,
+    pub(super) slowest_ms: f64,
+    pub(super) edge_absence: Duration,
 }
 
 impl Live {
@@ -43,7 +49,7 @@ impl Live {
             at_rest: AtomicU64::new(0),
             edge_is_up: AtomicBool::new(true),
             happened: Mutex::default(),
-            deliveries: Mutex::new(Deliveries::new(clients)),
+            deliveries: Mutex::new(Deliveries::new(clients, Instant::now())),
         }
     }
 
@@ -59,8 +65,15 @@ impl Live {
         self.at_rest.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The edge was killed, or serves again.
     pub(super) fn note_edge(&self, is_up: bool) {
         self.edge_is_up.store(is_up, Ordering::Relaxed);
+        let mut deliveries = lock(&self.deliveries);
+        if is_up {
+            deliveries.edge_came_back(Instant::now());
+        } else {
+            deliveries.edge_went(Instant::now());
+        }
     }
 
     pub(super) fn note_event(&self, kind: Kind) {
@@ -85,19 +98,18 @@ impl Live {
             edge_is_up: self.edge_is_up.load(Ordering::Relaxed),
             happened,
             deliveries: deliveries.count(),
-            p50_ms: deliveries.permille_ms(500),
-            p99_ms: deliveries.permille_ms(990),
+            fewest: deliveries.fewest(),
+            p50_ms: deliveries.all().permille_ms(500),
+            p99_ms: deliveries.all().permille_ms(990),
+            calm_p99_ms: deliveries.calm().permille_ms(990),
+            edge_absence: deliveries.absence(),
+            slowest_ms: deliveries.all().permille_ms(1_000),
         }
     }
 
     /// All deliveries so far.
     pub(super) fn deliveries(&self) -> u64 {
         lock(&self.deliveries).count()
-    }
-
-    /// The slowest delivery, in ms.
-    pub(super) fn slowest_ms(&self) -> f64 {
-        lock(&self.deliveries).permille_ms(1_000)
     }
 }
 

@@ -107,6 +107,11 @@ impl Tiers {
         }
     }
 
+    /// Whether it has a world to answer from.
+    pub(super) fn edge_is_ready(&self) -> bool {
+        self.edge.as_ref().is_some_and(Edge::is_ready)
+    }
+
     /// Waits until the edge serves a world with the change `seq`.
     pub(super) async fn edge_applied(&mut self, seq: u64) -> Result<(), DemoError> {
         let ops = self.edge.as_ref().and_then(|edge| edge.addresses().ops);

@@ -118,6 +118,9 @@ pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
             // A duration of the configuration is at most a century.
             retention: central.horizon.as_millis() as u64,
             retained_changes_max: central.horizon_changes.get() as u64,
+            device_ttl: central.device_ttl.0.map(|ttl| ttl.as_millis() as u64),
+            purge_step: central.purge_step.get() as u64,
+            purge_pause: central.purge_pause.as_millis() as u64,
             batch: BatchLimits {
                 changes_max: central.batch_changes_max,
                 bytes_max: central.stream_window.0 / 4,

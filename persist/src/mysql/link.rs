@@ -88,22 +88,25 @@ impl Link {
 
     /// Runs statements that return no rows, to the end or to the first that fails.
     pub(super) async fn run(&mut self, sql: &str) -> Result<(), Failure> {
-        self.run_counted(sql, usize::MAX).await
+        self.run_counted(sql, usize::MAX).await.map(drop)
     }
 
-    /// As `run`; `statements` is how many there are.
+    /// As `run`; `statements` is how many there are. Gives how many rows each changed.
     pub(super) async fn run_counted(
         &mut self,
         sql: &str,
         statements: usize,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<u64>, Failure> {
         let mut done = 0;
+        let mut changed = Vec::new();
         let all = async {
             let mut results = self.conn.query_iter(sql).await?;
             done += 1;
+            changed.push(results.affected_rows());
             while !results.is_empty() {
                 results.next().await?;
                 done += 1;
+                changed.push(results.affected_rows());
             }
             // The driver takes a later statement's error for a result, and returns it only when asked once more.
             let last = results.next().await;
@@ -115,7 +118,7 @@ impl Link {
         let outcome = tokio::time::timeout(self.read_timeout, all).await;
         self.used_at = Instant::now();
         match outcome {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => Ok(changed),
             Ok(Err(error)) => {
                 Err(Failure { cause: Cause::Driver(error), left: statements.saturating_sub(done) })
             }

@@ -6,8 +6,8 @@ use carillon_world::MessageState;
 
 use crate::encode::{Cell, Step};
 use crate::names::Named;
-use crate::tables::{Present, Table, purge_statements};
-use crate::{StoreBatch, StoreError};
+use crate::tables::{ENDED, Present, Table, of_devices, purge_messages, purge_tombstones};
+use crate::{Erase, ForgetKeys, StoreBatch, StoreError};
 
 /// Rows a statement at most. More gains nothing and makes the server's parser hold much at once.
 const ROWS_MAX: usize = 1024;
@@ -26,6 +26,15 @@ pub(super) struct Dialect {
 pub(super) struct Packet {
     pub(super) sql: String,
     pub(super) statements: usize,
+    /// Statements of which it matters how many rows they found, by their place.
+    pub(super) counted: Vec<(usize, Counted)>,
+}
+
+/// What rows are counted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counted {
+    Keys,
+    Receipts,
 }
 
 /// The packets of a batch, each but a very large row at most 80% of what the server takes. Only the last has a COMMIT.
@@ -74,25 +83,53 @@ pub(super) fn packets(
                     state.name()
                 ));
             }
-            Step::Purge { horizon } => {
-                for statement in purge_statements(shard, horizon.get()) {
+            Step::Purge { from, horizon } => {
+                for statement in purge(shard, from.get(), horizon.get()) {
                     script.statement(&statement);
                 }
-                script.statement(&format!(
-                    "DELETE old FROM message_revisions AS old JOIN message_revisions AS newer \
-                     ON newer.shard = old.shard AND newer.app = old.app AND newer.message = old.message \
-                     AND newer.from_seq > old.from_seq AND newer.from_seq <= {horizon} \
-                     WHERE old.shard = {shard} AND old.from_seq < {horizon}"
-                ));
             }
-            Step::ForgetKeys { before } => {
+            Step::ForgetKeys(ForgetKeys { before, rows_max }) => {
+                let delete = format!(
+                    "DELETE FROM idempotency WHERE shard = {shard} AND created_at < {} ORDER BY created_at \
+                     LIMIT {rows_max}",
+                    before.0
+                );
+                script.counted(&delete, Counted::Keys);
+            }
+            Step::Erase(Erase { devices, rows_max }) => {
+                let these = of_devices(shard, devices, |id| id.to_string());
+                let receipts = format!("DELETE FROM receipts WHERE {these} LIMIT {rows_max}");
+                script.counted(&receipts, Counted::Receipts);
+                script.statement(&format!("DELETE FROM device_seen WHERE {these}"));
                 script.statement(&format!(
-                    "DELETE FROM idempotency WHERE shard = {shard} AND created_at < {before}"
+                    "DELETE FROM erasures WHERE {these} AND NOT EXISTS (SELECT 1 FROM receipts AS r \
+                     WHERE r.shard = erasures.shard AND r.app = erasures.app AND r.device = erasures.device)"
                 ));
             }
         }
     }
     script.finish()
+}
+
+/// Every statement finds its rows through an index by what changed above `from`: the joins begin there, whatever the
+/// server thinks of the sizes of the tables.
+fn purge(shard: u16, from: u64, horizon: u64) -> Vec<String> {
+    // The newest revision of each message that the horizon reaches stays; what is older goes.
+    let superseded = format!(
+        "DELETE old FROM (SELECT app, message, MAX(from_seq) AS kept FROM message_revisions \
+         FORCE INDEX (message_revisions_from) \
+         WHERE shard = {shard} AND from_seq > {from} AND from_seq <= {horizon} GROUP BY app, message) AS newer \
+         STRAIGHT_JOIN message_revisions AS old FORCE INDEX (PRIMARY) \
+         ON old.shard = {shard} AND old.app = newer.app AND old.message = newer.message AND old.from_seq < newer.kept"
+    );
+    let of_ended = format!(
+        "DELETE old FROM messages AS m FORCE INDEX (messages_changed) STRAIGHT_JOIN message_revisions AS old \
+         FORCE INDEX (PRIMARY) ON old.shard = {shard} AND old.app = m.app AND old.message = m.message \
+         WHERE m.shard = {shard} AND m.changed_seq > {from} AND m.changed_seq <= {horizon} AND m.{ENDED}"
+    );
+    let mut statements = vec![superseded, of_ended, purge_messages(shard, from, horizon)];
+    statements.extend(purge_tombstones(shard, from, horizon));
+    statements
 }
 
 #[derive(Debug)]
@@ -118,6 +155,11 @@ impl Script {
             self.next_packet();
         }
         self.begin(statement);
+    }
+
+    fn counted(&mut self, statement: &str, counted: Counted) {
+        self.statement(statement);
+        self.open.counted.push((self.open.statements - 1, counted));
     }
 
     fn begin(&mut self, statement: &str) {
@@ -226,7 +268,7 @@ mod tests {
 
     use super::*;
     use crate::encode::plan;
-    use crate::{IdempotencyRow, ReceiptRow};
+    use crate::{BatchUpkeep, IdempotencyRow, ReceiptRow};
 
     fn batch(changes: u64, receipts: u64, text: &str) -> StoreBatch {
         let gone = |id| Change::DeviceGone { app: AppId::new(1), id: DeviceId::new(id) };
@@ -242,13 +284,14 @@ mod tests {
             shard: ShardId::FIRST,
             epoch: Epoch { number: 5, tag: u64::MAX },
             head: Seq::new(10),
+            horizon: Seq::ZERO,
             changes: Some(Arc::new(Batch {
                 first: Seq::new(11),
                 changes: (0..changes).map(gone).collect(),
             })),
             idempotency: Vec::<IdempotencyRow>::new(),
             receipts: (0..receipts).map(receipt).collect(),
-            forget_keys_before: None,
+            upkeep: BatchUpkeep::default(),
             now: Millis(6),
         }
     }
@@ -287,7 +330,7 @@ mod tests {
             assert_eq!(packet.sql.split(SEPARATOR).count(), packet.statements);
             rows += packet.sql.matches("),(").count() + packet.sql.matches("VALUES (0,").count();
         }
-        assert_eq!(rows, 8000 + 1, "and the fence");
+        assert_eq!(rows, 12_000 + 1, "tombstones, erasures, receipts and the fence");
     }
 
     #[test]

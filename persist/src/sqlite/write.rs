@@ -10,8 +10,8 @@ use super::{Fields, Worker, begin, down, signed};
 use crate::encode::{Cell, Step, plan};
 use crate::names::Named;
 use crate::read::{self, SELECT_LEASE};
-use crate::tables::{Present, Table, purge_statements};
-use crate::{CommitError, StoreBatch};
+use crate::tables::{ENDED, Present, Table, of_devices, purge_messages, purge_tombstones};
+use crate::{CommitError, Committed, Erase, ForgetKeys, StoreBatch};
 
 /// Rows a statement. A few sizes, so that each stays prepared; 128 rows of 13 columns are far below SQLite's 32,766
 /// parameters.
@@ -24,13 +24,24 @@ const COPY_REVISION: &str = "INSERT INTO message_revisions (shard, app, message,
 
 const SET_STATE: &str = "UPDATE messages SET state = ?5, changed_seq = ?4 WHERE shard = ?1 AND app = ?2 AND message = ?3";
 
-const FORGET_SUPERSEDED: &str = "DELETE FROM message_revisions WHERE shard = ?1 AND from_seq < ?2 AND EXISTS (\
-                                 SELECT 1 FROM message_revisions AS newer WHERE newer.shard = message_revisions.shard \
-                                 AND newer.app = message_revisions.app AND newer.message = message_revisions.message \
-                                 AND newer.from_seq > message_revisions.from_seq AND newer.from_seq <= ?2)";
+/// Parameters: the shard, from where, to where. The newest revision of each message that the horizon reaches stays;
+/// what is older goes. `CROSS JOIN`, because SQLite then keeps the order, and so begins with what changed.
+const FORGET_SUPERSEDED: &str = "DELETE FROM message_revisions WHERE rowid IN (SELECT old.rowid FROM (\
+                                 SELECT app, message, MAX(from_seq) AS kept FROM message_revisions \
+                                 INDEXED BY message_revisions_from \
+                                 WHERE shard = ?1 AND from_seq > ?2 AND from_seq <= ?3 GROUP BY app, message) AS newer \
+                                 CROSS JOIN message_revisions AS old ON old.shard = ?1 AND old.app = newer.app \
+                                 AND old.message = newer.message AND old.from_seq < newer.kept)";
+
+const FORGET_KEYS: &str = "DELETE FROM idempotency WHERE rowid IN (SELECT rowid FROM idempotency \
+                           WHERE shard = ?1 AND created_at < ?2 ORDER BY created_at LIMIT ?3)";
+
+const ERASE_RECEIPTS: &str = "DELETE FROM receipts WHERE (shard, app, device, receipt) IN (\
+                              SELECT shard, app, device, receipt FROM receipts \
+                              WHERE shard = ?1 AND app = ?2 AND device = ?3 LIMIT ?4)";
 
 impl Worker {
-    pub(super) fn commit(&mut self, batch: &StoreBatch) -> Result<(), CommitError> {
+    pub(super) fn commit(&mut self, batch: &StoreBatch) -> Result<Committed, CommitError> {
         let refused = |source| CommitError::Refused { source };
         let steps = plan(batch).map_err(refused)?;
         self.connection().map_err(refused)?;
@@ -39,20 +50,23 @@ impl Worker {
             .map_err(|error| refused(down("begin a transaction")(error)))
             .and_then(|mut transaction| {
                 fence(&transaction, batch)?;
-                write(&transaction, &mut self.sql, batch, &steps)
+                let committed = write(&transaction, &mut self.sql, batch, &steps)
                     .map_err(|error| refused(down("write a batch")(error)))?;
                 // What becomes of a COMMIT that fails is decided below.
                 transaction.set_drop_behavior(DropBehavior::Ignore);
-                Ok(())
+                Ok(committed)
             });
-        if let Err(error) = written {
-            // A transaction that could not be rolled back would swallow the next batch.
-            if !connection.is_autocommit() {
-                self.connection = None;
+        let committed = match written {
+            Ok(committed) => committed,
+            Err(error) => {
+                // A transaction that could not be rolled back would swallow the next batch.
+                if !connection.is_autocommit() {
+                    self.connection = None;
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
-        let Err(error) = connection.execute_batch("COMMIT") else { return Ok(()) };
+        };
+        let Err(error) = connection.execute_batch("COMMIT") else { return Ok(committed) };
         let certain = matches!(
             error.sqlite_error_code(),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
@@ -105,8 +119,9 @@ fn write(
     sql: &mut Sql,
     batch: &StoreBatch,
     steps: &[Step<'_>],
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<Committed> {
     let shard = batch.shard.get();
+    let mut committed = Committed::default();
     for step in steps {
         match step {
             Step::Insert { table, cells } => {
@@ -137,19 +152,76 @@ fn write(
                     state.name()
                 ])?;
             }
-            Step::Purge { horizon } => {
-                for statement in purge_statements(shard, horizon.get()) {
-                    transaction.execute(&statement, [])?;
-                }
-                transaction.execute(FORGET_SUPERSEDED, params![shard, signed(horizon.get())])?;
+            Step::Purge { from, horizon } => {
+                purge(transaction, shard, from.get(), horizon.get())?;
             }
-            Step::ForgetKeys { before } => {
-                let delete = "DELETE FROM idempotency WHERE shard = ? AND created_at < ?";
-                transaction.prepare_cached(delete)?.execute(params![shard, signed(*before)])?;
+            Step::ForgetKeys(ForgetKeys { before, rows_max }) => {
+                let forgotten = transaction.prepare_cached(FORGET_KEYS)?.execute(params![
+                    shard,
+                    signed(before.0),
+                    rows_max
+                ])?;
+                committed.keys_forgotten += forgotten as u64;
+            }
+            Step::Erase(erase) => {
+                committed.receipts_erased += erase_receipts(transaction, shard, erase)?;
             }
         }
     }
+    Ok(committed)
+}
+
+fn purge(
+    transaction: &Transaction<'_>,
+    shard: u16,
+    from: u64,
+    horizon: u64,
+) -> rusqlite::Result<()> {
+    let range = params![shard, signed(from), signed(horizon)];
+    transaction.prepare_cached(FORGET_SUPERSEDED)?.execute(range)?;
+    transaction.prepare_cached(&revisions_of_ended())?.execute(range)?;
+    transaction.execute(&purge_messages(shard, from, horizon), [])?;
+    for statement in purge_tombstones(shard, from, horizon) {
+        transaction.execute(&statement, [])?;
+    }
     Ok(())
+}
+
+/// Parameters as those of [`FORGET_SUPERSEDED`].
+fn revisions_of_ended() -> String {
+    format!(
+        "DELETE FROM message_revisions WHERE rowid IN (SELECT old.rowid FROM messages AS m INDEXED BY messages_changed \
+         CROSS JOIN message_revisions AS old ON old.shard = ?1 AND old.app = m.app AND old.message = m.message \
+         WHERE m.shard = ?1 AND m.changed_seq > ?2 AND m.changed_seq <= ?3 AND m.{ENDED})"
+    )
+}
+
+fn erasures_over(these: &str) -> String {
+    format!(
+        "DELETE FROM erasures WHERE {these} AND NOT EXISTS (SELECT 1 FROM receipts AS r \
+         WHERE r.shard = erasures.shard AND r.app = erasures.app AND r.device = erasures.device)"
+    )
+}
+
+/// How many receipts went.
+fn erase_receipts(
+    transaction: &Transaction<'_>,
+    shard: u16,
+    erase: &Erase,
+) -> rusqlite::Result<u64> {
+    let mut left = erase.rows_max;
+    for (app, device) in &erase.devices {
+        let key = params![shard, signed(app.get()), signed(device.get()), left];
+        let gone = transaction.prepare_cached(ERASE_RECEIPTS)?.execute(key)?;
+        left = left.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX));
+        if left == 0 {
+            break;
+        }
+    }
+    let these = of_devices(shard, &erase.devices, |id| signed(id).to_string());
+    transaction.execute(&format!("DELETE FROM device_seen WHERE {these}"), [])?;
+    transaction.execute(&erasures_over(&these), [])?;
+    Ok(u64::from(erase.rows_max - left))
 }
 
 /// The text of each multi-row insert, made once.
@@ -183,5 +255,56 @@ impl ToSql for Cell<'_> {
             Cell::Text(text) => ValueRef::Text(text.as_bytes()),
             Cell::Blob(blob) => ValueRef::Blob(blob),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::migrate;
+
+    /// However large the tables are, a step that forgets walks an index over its own range.
+    #[test]
+    fn no_statement_that_forgets_scans_a_table() {
+        let connection = Connection::open_in_memory().unwrap();
+        for migration in &migrate::SQLITE {
+            connection.execute_batch(migration.sql).unwrap();
+        }
+        let device = (carillon_world::AppId::new(1), carillon_world::DeviceId::new(u64::MAX));
+        let these = of_devices(0, &[device, device], |id| signed(id).to_string());
+        let mut statements = purge_tombstones(0, 1_000, 2_000);
+        statements.extend([
+            FORGET_SUPERSEDED.to_owned(),
+            revisions_of_ended(),
+            purge_messages(0, 1_000, 2_000),
+            FORGET_KEYS.to_owned(),
+            ERASE_RECEIPTS.to_owned(),
+            format!("DELETE FROM device_seen WHERE {these}"),
+            erasures_over(&these),
+        ]);
+        let bare = format!("DELETE FROM devices WHERE shard = 0 AND deleted = 1 AND {these}");
+        assert!(plan(&connection, &bare).iter().all(|line| line.contains("SEARCH")), "it tells");
+        for statement in statements {
+            let plan = plan(&connection, &statement);
+            // The rows of one step, gathered, are walked.
+            let scans = |line: &&String| line.contains("SCAN") && *line != "SCAN newer";
+            assert_eq!(plan.iter().find(scans), None, "{statement}: {plan:?}");
+            assert!(plan.iter().any(|line| line.contains("SEARCH")), "{statement}: {plan:?}");
+        }
+    }
+
+    fn plan(connection: &Connection, statement: &str) -> Vec<String> {
+        let mut explained = connection.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
+        for parameter in 1..=explained.parameter_count() {
+            explained.raw_bind_parameter(parameter, 1).unwrap();
+        }
+        let mut rows = explained.raw_query();
+        let mut lines = Vec::new();
+        while let Some(row) = rows.next().unwrap() {
+            lines.push(row.get(3).unwrap());
+        }
+        lines
     }
 }

@@ -160,6 +160,11 @@ fn canonical(line: &str, hasher: &RandomState) -> Result<(String, u64), BenchErr
     if let Some(groups) = value["groups"].as_array_mut() {
         groups.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
     }
+    // Versions have one form: 1.9.0 is 1.9.
+    if let Some(version) = value["attributes"]["app_version"].as_str() {
+        let bare = version.trim_end_matches(".0").to_owned();
+        value["attributes"]["app_version"] = bare.into();
+    }
     let id = text(&value, "id").to_owned();
     // Maps of serde_json are sorted by key.
     Ok((id, hasher.hash_one(value.to_string())))

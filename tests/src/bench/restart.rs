@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use carillon_expr::{Number, Type, Value};
-use carillon_persist::{AnyStore, EpochClaim, Opening, Store as _, StoreBatch, StoreOptions};
+use carillon_persist::{
+    AnyStore, BatchUpkeep, EpochClaim, Opening, Store as _, StoreBatch, StoreOptions,
+};
 use carillon_world::{
     AppId, AppRow, AttributeId, AttributeRow, Batch, Change, DeviceId, DevicePrivate, DeviceRow,
     Environment, GroupId, GroupRow, Millis, Quotas, SecretHash, Seq, SetBy, ShardId,
@@ -179,7 +181,8 @@ async fn commit(
         changes: Some(Arc::new(Batch { first: head.next(), changes })),
         idempotency: Vec::new(),
         receipts: Vec::new(),
-        forget_keys_before: None,
+        horizon: Seq::ZERO,
+        upkeep: BatchUpkeep::default(),
         now: Millis(1),
     };
     store.commit(&batch).await.map_err(|error| BenchError(format!("fill: {error}")))?;

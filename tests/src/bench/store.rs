@@ -199,7 +199,8 @@ pub(super) async fn write_mariadb(
     write.await.map_err(|error| BenchError(format!("write the rows: {error}")))
 }
 
-async fn connect(url: &str) -> mysql_async::Result<Conn> {
+/// A connection that commits when told to.
+pub(super) async fn connect(url: &str) -> mysql_async::Result<Conn> {
     let opts = OptsBuilder::from_opts(Opts::from_url(url)?).prefer_socket(false);
     let mut conn = Conn::new(opts).await?;
     conn.query_drop("SET NAMES utf8mb4 COLLATE utf8mb4_bin").await?;

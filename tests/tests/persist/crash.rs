@@ -163,7 +163,7 @@ pub(crate) async fn killed_servers_leave_batches_whole_or_absent_and_a_fence_tel
             let changes = generator.batch(30);
             let batch = batch_of(shard, &opening, &changes);
             match store.commit(&batch).await {
-                Ok(()) => model.apply_batch(&changes),
+                Ok(_) => model.apply_batch(&changes),
                 Err(error) => break (batch, error),
             }
             committed += 1;

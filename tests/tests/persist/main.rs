@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "whatever fails here fails the test")]
 
 mod crash;
+mod files;
 mod model;
+mod purge;
 mod settings;
 mod suite;
 
@@ -134,6 +136,7 @@ async fn sqlite_keeps_the_contract_of_a_store() {
 async fn mariadb_keeps_the_contract_of_a_store() {
     let mut bench = MariaDb::start();
     suite::run(&mut bench).await;
+    purge::mariadb_reads_only_what_a_step_forgets(&bench).await;
     settings::a_server_that_may_lose_commits_is_refused_unless_allowed(&bench).await;
     settings::a_server_that_becomes_unsafe_is_noticed_at_the_next_connection(&mut bench).await;
     crash::a_paused_owner_is_deposed(&bench).await;

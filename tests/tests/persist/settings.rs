@@ -56,4 +56,5 @@ async fn a_database_without_a_file_is_refused() {
     let error = SqliteStore::open(Path::new(":memory:"), &options()).await.unwrap_err();
     assert!(matches!(error, StoreError::Unsafe { .. }), "{error:?}");
     assert!(error.to_string().contains("journal_mode is memory"), "{error}");
+    assert!(!Path::new(":memory:").exists(), "nor is one made");
 }

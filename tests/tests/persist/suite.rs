@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use carillon_persist::{
-    AnyStore, CommitError, EpochClaim, IdempotencyRow, Opening, ReceiptRow, Store, StoreBatch,
-    StoreError, StoreOptions,
+    AnyStore, BatchUpkeep, CommitError, EpochClaim, ForgetKeys, IdempotencyRow, Opening,
+    ReceiptRow, Store, StoreBatch, StoreError, StoreOptions,
 };
 use carillon_world::{AppId, Batch, Change, DeviceId, Epoch, MessageId, Millis, Row, Seq, ShardId};
 use rand::Rng;
 
 use crate::model::{Generator, Model, TEXTS, sorted};
-use crate::{Bench, open};
+use crate::{Bench, open, purge};
 
 pub(crate) const DATABASE: &str = "suite";
 
@@ -37,24 +37,26 @@ pub(crate) fn batch_of(shard: ShardId, opening: &Opening, changes: &Arc<Batch>) 
         shard,
         epoch: opening.epoch,
         head: Seq::new(changes.first.get() - 1),
+        horizon: opening.horizon,
         changes: Some(changes.clone()),
         idempotency: vec![],
         receipts: vec![],
-        forget_keys_before: None,
+        upkeep: BatchUpkeep::default(),
         now: Millis(1),
     }
 }
 
 /// A batch without changes.
-fn side_rows(shard: ShardId, epoch: Epoch, head: Seq) -> StoreBatch {
+pub(crate) fn side_rows(shard: ShardId, epoch: Epoch, head: Seq) -> StoreBatch {
     StoreBatch {
         shard,
         epoch,
         head,
+        horizon: Seq::ZERO,
         changes: None,
         idempotency: vec![],
         receipts: vec![],
-        forget_keys_before: None,
+        upkeep: BatchUpkeep::default(),
         now: Millis(1),
     }
 }
@@ -105,6 +107,7 @@ pub(crate) async fn run(bench: &mut impl Bench) {
     damage_is_noticed(bench, shard(11)).await;
     a_load_is_the_same_however_many_load(bench, shard(12)).await;
     a_load_under_another_owner_is_refused(bench, shard(13)).await;
+    purge::run(bench).await;
     the_number_of_shards_is_fixed_and_a_newer_schema_refused(bench).await;
 }
 
@@ -300,7 +303,7 @@ async fn side_rows_commit_with_their_batch(bench: &impl Bench, shard: ShardId) {
     let head = batch.last();
     let mut side = side_rows(shard, opening.epoch, head);
     side.receipts = vec![receipt(0, "another kind"), receipt(u64::MAX, "largest id")];
-    side.forget_keys_before = Some(Millis(4));
+    side.upkeep.forget_keys = Some(ForgetKeys { before: Millis(4), rows_max: 100 });
     side.idempotency = vec![IdempotencyRow {
         created_at: Millis(99),
         response: Bytes::from_static(b"2"),
@@ -498,7 +501,7 @@ async fn the_number_of_shards_is_fixed_and_a_newer_schema_refused(bench: &impl B
     assert!(error.to_string().contains("start the release that migrated it"), "{error}");
 }
 
-fn key(key: &str) -> IdempotencyRow {
+pub(crate) fn key(key: &str) -> IdempotencyRow {
     IdempotencyRow {
         app: AppId::new(u64::MAX),
         key: key.into(),
@@ -508,7 +511,7 @@ fn key(key: &str) -> IdempotencyRow {
     }
 }
 
-fn receipt(id: u64, kind: &str) -> ReceiptRow {
+pub(crate) fn receipt(id: u64, kind: &str) -> ReceiptRow {
     ReceiptRow {
         app: AppId::new(u64::MAX),
         device: DeviceId::new(1 << 63),

@@ -53,7 +53,6 @@ impl Flow {
         self.unacknowledged
     }
 
-    #[cfg(test)]
     pub(super) fn items(&self) -> usize {
         self.in_flight.len()
     }

@@ -542,10 +542,15 @@ impl Receiver {
         None
     }
 
-    /// When `poll_frame` and `live` want to be called, unless something happens before. `None` without a connection.
+    /// When the link is dead, unless central is heard before. `None` without a connection.
+    pub fn silent_at(&self) -> Option<Instant> {
+        Some(self.link.as_ref()?.heard_at + self.config.silence_max)
+    }
+
+    /// When `poll_frame` and `live` want to be called, unless something happens before. `None` without a connection. In
+    /// the past while a frame is due, so whoever cannot write yet waits for [`Receiver::silent_at`] instead.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let link = self.link.as_ref()?;
-        let dead = link.heard_at + self.config.silence_max;
+        let (link, dead) = (self.link.as_ref()?, self.silent_at()?);
         Some(match link.stage {
             Stage::Opened | Stage::AwaitWelcome => dead,
             _ => dead.min(link.alive_at).min(link.ack_at.unwrap_or(dead)),

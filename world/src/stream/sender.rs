@@ -299,19 +299,24 @@ impl Sender {
         streaming.next_item(&self.config, log, world).map(open)
     }
 
-    /// When `handle_timeout` and `poll_frame` want to be called, unless something happens before.
+    /// When `handle_timeout` and `poll_frame` want to be called, unless something happens before. In the past while a
+    /// heartbeat is due, so whoever cannot write yet waits for [`Sender::silent_at`] instead.
     pub fn poll_timeout(&self) -> Instant {
-        let dead = self.heard_at + self.config.silence_max;
         match self.stage {
-            Stage::Streaming(_) => dead.min(self.heartbeat_at),
-            _ => dead,
+            Stage::Streaming(_) => self.silent_at().min(self.heartbeat_at),
+            _ => self.silent_at(),
         }
+    }
+
+    /// When `handle_timeout` fails, unless the edge is heard before.
+    pub fn silent_at(&self) -> Instant {
+        self.heard_at + self.config.silence_max
     }
 
     /// # Errors
     /// If the edge was silent for too long.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), SenderError> {
-        if now >= self.heard_at + self.config.silence_max {
+        if now >= self.silent_at() {
             self.stage = Stage::Closed;
             return Err(SenderError::Silent(self.config.silence_max));
         }
@@ -326,8 +331,8 @@ impl Sender {
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn items_in_flight(&self) -> usize {
+    /// Batches and chunks that were sent and not acknowledged.
+    pub fn items_in_flight(&self) -> usize {
         match &self.stage {
             Stage::Streaming(streaming) => streaming.flow.items(),
             _ => 0,

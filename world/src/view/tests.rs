@@ -231,6 +231,21 @@ fn a_batch_tells_whom_it_concerns() {
 }
 
 #[test]
+fn a_purge_copies_no_app_that_it_does_not_reach() {
+    let other = AppId::new(2);
+    let mut world = world();
+    commit(&mut world, vec![app(other)]);
+    let ended = [message(1, "all"), state(1, MessageState::Expired)];
+    commit(&mut world, ended.into());
+    let horizon = world.seq().get();
+    let before = world.clone();
+    commit(&mut world, vec![purge(horizon)]);
+    let shared = |id| Arc::ptr_eq(before.apps.get(id).unwrap(), world.apps.get(id).unwrap());
+    assert!(shared(other) && !shared(APP));
+    assert_eq!(in_app(&world).message_count(), 0);
+}
+
+#[test]
 fn apps_share_nothing() {
     let mut world = world();
     let other = AppId::new(0xa2);

@@ -53,6 +53,25 @@ pub(super) fn delete(ledger: &mut Ledger, app: AppId, device: DeviceId) -> Decid
     Ok(Reply::Done)
 }
 
+/// A device that got another user meanwhile stays.
+pub(super) fn erase_user(
+    ledger: &mut Ledger,
+    app: AppId,
+    user: &str,
+    devices: &[DeviceId],
+) -> Decided {
+    let known = app_of(ledger, app)?;
+    let theirs =
+        |id: &&DeviceId| known.device(**id).is_some_and(|row| row.user.as_deref() == Some(user));
+    let gone: Vec<Change> =
+        devices.iter().filter(theirs).map(|id| Change::DeviceGone { app, id: *id }).collect();
+    let count = gone.len() as u64;
+    for change in gone {
+        ledger.put(vec![change])?;
+    }
+    Ok(Reply::Erased(count))
+}
+
 /// Every session given so far ends; the device gets another with its secret.
 pub(super) fn revoke(ledger: &mut Ledger, app: AppId, device: DeviceId) -> Decided {
     let before = device_of(ledger, app, device)?;

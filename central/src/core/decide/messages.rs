@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use carillon_expr::{Expression, Limits};
-use carillon_world::{App, AppId, Change, MessageId, MessageRow, MessageState, Millis, Usage};
+use carillon_world::{AppId, Change, MessageId, MessageRow, MessageState, Millis, Usage};
 
 use super::{Decided, app_of};
 use crate::core::budget::Quota;
+use crate::core::expression;
 use crate::core::idempotency::KeyRecord;
 use crate::core::ledger::Ledger;
 use crate::core::limits::{
@@ -24,7 +24,7 @@ pub(super) fn create(ledger: &mut Ledger, now: Millis, create: &CreateMessage) -
         return Ok(Reply::Created(before));
     }
     let app = app_of(ledger, create.app)?;
-    let expression = parse(app, &create.to)?;
+    let expression = expression::read(&create.to, app)?;
     let to = expression.to_text(app);
     check_body(&create.body)?;
     if let Some(key) = &create.collapse_key
@@ -132,7 +132,7 @@ pub(super) fn edit(ledger: &mut Ledger, now: Millis, edit: &EditMessage) -> Deci
         MessageState::Scheduled | MessageState::Active => {}
     }
     let expression = match &edit.to {
-        Some(text) => parse(app, text)?,
+        Some(text) => expression::read(text, app)?,
         None => message.expression().clone(),
     };
     if let Some(body) = &edit.body {
@@ -186,11 +186,6 @@ pub(super) fn recall(ledger: &mut Ledger, app: AppId, id: MessageId) -> Decided 
 
 fn over(code: &str, detail: &str) -> Problem {
     problem::problem(409, code, "The message is over", detail)
-}
-
-fn parse(app: &App, text: &str) -> Result<Expression, Problem> {
-    Expression::parse(text, app, &Limits::default())
-        .map_err(|errors| problem::bad_expression(text, &errors))
 }
 
 fn check_body(body: &str) -> Result<(), Problem> {

@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use carillon_persist::ReceiptRow;
+use carillon_persist::{ReceiptRow, SeenRow};
 use carillon_world::{
     AppId, Change, DeviceId, DevicePrivate, DeviceRow, Millis, Position, SecretHash, Seq,
 };
-use carillon_world::{Receipt, ReceiptKind};
+use carillon_world::{Receipt, ReceiptKind, SEEN_DEVICES_MAX};
 use subtle::ConstantTimeEq;
 
 use super::devices::{Setter, edited, put};
@@ -81,14 +81,14 @@ pub(super) fn session(
 
 pub(super) fn patch(
     ledger: &mut Ledger,
-    app: AppId,
-    device: DeviceId,
-    generation: Seq,
+    now: Millis,
+    (app, device, generation): (AppId, DeviceId, Seq),
     edit: &ProfileEdit,
 ) -> Decided {
     let before = own(ledger, app, device, generation)?.clone();
     let row = edited(app_of(ledger, app)?, &before, edit, Setter::Device, ledger.next_seq())?;
     put(ledger, &before, row)?;
+    came_by(ledger, now, app, device);
     Ok(Reply::Done)
 }
 
@@ -107,9 +107,8 @@ pub(super) fn forget(
 /// that it tells nothing.
 pub(super) fn receipts(
     ledger: &mut Ledger,
-    app: AppId,
-    device: DeviceId,
-    generation: Seq,
+    now: Millis,
+    (app, device, generation): (AppId, DeviceId, Seq),
     receipts: &[Receipt],
 ) -> Decided {
     let row = own(ledger, app, device, generation)?.clone();
@@ -139,7 +138,41 @@ pub(super) fn receipts(
     if !counted.is_empty() {
         ledger.open().receipts.extend(counted);
     }
+    came_by(ledger, now, app, device);
     Ok(Reply::Done)
+}
+
+/// Reports come within seconds, so an hour that is neither this one nor the last is the fault of an edge's clock, and
+/// what counts is that the device came by.
+pub(super) fn seen(
+    ledger: &mut Ledger,
+    now: Millis,
+    app: AppId,
+    devices: &[(DeviceId, u32)],
+) -> Decided {
+    if devices.len() > SEEN_DEVICES_MAX {
+        let detail = format!("a report has at most {SEEN_DEVICES_MAX} devices");
+        return Err(problem::too_large(detail).into());
+    }
+    let mut rows = Vec::new();
+    let this = now.hour();
+    for &(device, hour) in devices {
+        let hour = hour.clamp(this.saturating_sub(1), this);
+        let known = app_of(ledger, app)?.device(device).is_some();
+        if known && ledger.seen.note(app, device, hour) {
+            rows.push(SeenRow { app, device, hour });
+        }
+    }
+    ledger.put_seen(rows);
+    Ok(Reply::Done)
+}
+
+/// A write of its own shows that a device is there, without its edge's report.
+fn came_by(ledger: &mut Ledger, now: Millis, app: AppId, device: DeviceId) {
+    let hour = now.hour();
+    if ledger.seen.note(app, device, hour) {
+        ledger.put_seen(vec![SeenRow { app, device, hour }]);
+    }
 }
 
 /// As the store keeps it.

@@ -1,13 +1,14 @@
 mod budgets;
 mod devices;
 mod messages;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 
 use carillon_expr::{GroupId, Type};
 use carillon_world::{
-    AppId, AttributeId, Batch, Change, DeviceId, Environment, Epoch, LineageEntry, MessageId,
+    AppId, AttributeId, Change, DeviceId, Environment, Epoch, LineageEntry, MessageId,
     MessageState, Priority, ProfilePatch, Receipt, ReceiptKind, Row, SecretHash, SetBy, ShardId,
     WorldBuilder,
 };
@@ -49,7 +50,7 @@ impl Bench {
 
     fn configured(config: WriterConfig, world: World, keys: Vec<IdempotencyRow>) -> Bench {
         let now = Millis(1_000_000_000);
-        let writer = Writer::new(config, now, world, keys);
+        let writer = Writer::new(config, now, Loaded { keys, ..Loaded::from(world) });
         Bench { writer, now, next: 0, answers: HashMap::new() }
     }
 
@@ -99,12 +100,22 @@ impl Bench {
         }
     }
 
+    /// The next batch, which begins where a store would take it.
     fn batch(&mut self) -> Option<StoreBatch> {
-        self.writer.poll_batch(self.now)
+        let batch = self.writer.poll_batch(self.now)?;
+        if let Some(changes) = &batch.changes {
+            assert_eq!(changes.first, batch.head.next());
+        }
+        Some(batch)
     }
 
     fn committed(&mut self) -> Published {
-        let published = self.writer.handle_committed();
+        self.found(Committed::default())
+    }
+
+    /// Commits, and the store found this to forget.
+    fn found(&mut self, found: Committed) -> Published {
+        let published = self.writer.handle_committed(self.now, found);
         self.drain();
         published
     }
@@ -424,6 +435,30 @@ fn a_doubt_ends_with_a_refusal_when_the_new_epoch_began_before_the_batch() {
     assert_eq!(bench.state(follower), "ok", "decided again without the lost batch");
 }
 
+#[test]
+fn what_was_decided_on_top_of_a_doubt_is_refused_when_nobody_can_settle_it() {
+    let mut bench = Bench::with_app();
+    let doubted = bench.write(group(1, "a"));
+    let batch = bench.batch().unwrap();
+    let (follower, bulk) =
+        (bench.write(group(2, "b")), bench.write(import(vec![line(1, 7, "KE")])));
+    bench.writer.handle_unknown();
+    for _ in 0..2 {
+        bench.writer.handle_away();
+        bench.drain();
+    }
+    assert_eq!((bench.state(doubted), bench.state(follower)), ("waits", "unavailable"));
+    assert_eq!(bench.state(bulk), "outcome-unknown", "it may have begun in the batch in doubt");
+    assert_eq!(bench.writer.pending(), 1);
+    bench.writer.handle_epoch(bench.now, &lineage(&[(1, 0), (9, 5)]), batch.last());
+    bench.drain();
+    assert_eq!(bench.state(doubted), "ok");
+    assert!(bench.batch().is_none(), "nothing is left of what was refused");
+    let again = bench.write(group(2, "b"));
+    bench.settle();
+    assert_eq!(bench.state(again), "ok");
+}
+
 /// Any order of writes, commits and refusals leaves the world that the committed batches make.
 #[test]
 fn the_published_world_is_what_the_committed_batches_make() {
@@ -525,19 +560,4 @@ fn rows(world: &World) -> Vec<String> {
     let mut rows: Vec<String> = all_rows(world).iter().map(|row| format!("{row:?}")).collect();
     rows.sort();
     rows
-}
-
-#[test]
-fn a_purge_commits_when_enough_is_old() {
-    let config =
-        WriterConfig { retention: u64::MAX, retained_changes_max: 100, ..WriterConfig::default() };
-    let mut bench = Bench::with_app();
-    bench.writer = Writer::new(config, bench.now, bench.writer.committed().clone(), Vec::new());
-    bench.ok(import((0..1_200).map(|n| line(n + 1, n + 1, "KE")).collect()));
-    bench.now = bench.now.plus(MAINTENANCE_EVERY);
-    bench.writer.handle_tick(bench.now);
-    let batch: Batch = (*bench.batch().unwrap().changes.unwrap()).clone();
-    assert_eq!(batch.changes, [Change::Purge { horizon: Seq::new(1_104) }]);
-    bench.committed();
-    assert_eq!(bench.writer.committed().horizon(), Seq::new(1_104));
 }

@@ -125,6 +125,10 @@ pub(crate) async fn no_such_route() -> Refusal {
 }
 
 pub(crate) async fn no_such_method() -> Refusal {
+    method_not_allowed()
+}
+
+pub(crate) fn method_not_allowed() -> Refusal {
     problem::problem(405, "method-not-allowed", "Method not allowed", "this path has other methods")
         .into()
 }

@@ -23,7 +23,7 @@ pub(crate) struct Declaration {
     r#type: Type,
     /// Who may set it; the server alone if it is not said.
     #[serde(default = "server")]
-    #[schema(value_type = Option<SetByName>)]
+    #[schema(value_type = SetByName)]
     set_by: SetBy,
 }
 
@@ -39,6 +39,10 @@ pub(crate) enum TypeName {
     Number,
     Bool,
     Version,
+    Date,
+    Time,
+    Point,
+    Set,
 }
 
 #[derive(Debug, Serialize, ToSchema)]

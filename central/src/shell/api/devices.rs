@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::answer::{Answered, ProblemBody, Refusal, done, json, unexpected, written};
-use super::extract::{Caller, Page, Params, RawBody, RawQuery, nullable, page};
+use super::extract::{Caller, Page, Params, RawBody, RawQuery, given, nullable, page};
 use super::{Api, app_of};
 use crate::core::auth::Action;
 use crate::core::input::{GroupRef, Pairs, ProfileEdit, Scalar};
@@ -35,7 +35,8 @@ pub(crate) struct DevicePatch {
     #[schema(value_type = Object)]
     groups: Pairs<bool>,
     /// All of the device's tokens.
-    #[schema(value_type = Option<Vec<TokenBody>>)]
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Vec<TokenBody>, required = false)]
     tokens: Option<Vec<PushToken>>,
 }
 
@@ -97,9 +98,28 @@ pub(super) fn groups(app: &App, row: &DeviceRow) -> Vec<String> {
 fn value_json(value: &Value) -> serde_json::Value {
     match value {
         Value::String(text) => text.as_ref().into(),
-        Value::Number(number) => number.get().into(),
+        Value::Number(number) => number_json(number.get()),
         Value::Bool(flag) => (*flag).into(),
         Value::Version(version) => version.to_string().into(),
+        Value::Date(date) => date.to_string().into(),
+        Value::Time(time) => time.to_string().into(),
+        // In degrees, latitude first.
+        Value::Point(point) => [point.latitude_units(), point.longitude_units()]
+            .map(|units| f64::from(units) / 1e7)
+            .to_vec()
+            .into(),
+        Value::Set(set) => set.entries().iter().map(|entry| &**entry).collect(),
+    }
+}
+
+/// A whole number without a fraction, as whoever sent `7` expects it back.
+fn number_json(number: f64) -> serde_json::Value {
+    let whole = number as i64;
+    // Both conversions are exact below 2^53; -0.0 stays what it is.
+    if whole.unsigned_abs() < 1 << 53 && (whole as f64).to_bits() == number.to_bits() {
+        whole.into()
+    } else {
+        number.into()
     }
 }
 
@@ -211,4 +231,26 @@ pub(crate) async fn revoke(
 ) -> Answered {
     let app = caller.may_in(Action::WriteDevices, &app)?;
     answer(&api, api.write(Write::RevokeDevice { app, device: device_id(&device)? }).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number_json;
+
+    #[test]
+    fn numbers_are_written_as_they_were_sent() {
+        for (number, text) in [
+            (7.0, "7"),
+            (-7.0, "-7"),
+            (0.0, "0"),
+            (-0.0, "-0.0"),
+            (0.5, "0.5"),
+            (9_007_199_254_740_991.0, "9007199254740991"),
+            (1e300, "1e+300"),
+        ] {
+            let json = number_json(number);
+            assert_eq!(json.to_string(), text);
+            assert_eq!(json.as_f64().map(f64::to_bits), Some(number.to_bits()));
+        }
+    }
 }

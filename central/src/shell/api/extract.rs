@@ -1,12 +1,16 @@
 //! What handlers take out of requests. Everything that fails here is a problem, never plain text.
 
+use std::marker::PhantomData;
+
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use bytes::Bytes;
 use carillon_world::AppId;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::Api;
 use super::answer::Refusal;
@@ -120,7 +124,29 @@ impl RawBody {
 }
 
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(body).map_err(|e| problem::bad_request(format!("the body: {e}")).into())
+    object(body).map_err(|e| problem::bad_request(format!("the body: {e}")).into())
+}
+
+/// Reads a JSON object. Left to itself, serde takes an array of a struct's members for the struct as well.
+///
+/// # Errors
+/// With line and column, if it is no object or not what `T` reads.
+pub(super) fn object<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Error> {
+    struct Members<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let read = deserializer.deserialize_map(Members(PhantomData))?;
+    deserializer.end()?;
+    Ok(read)
 }
 
 pub(crate) fn slow() -> problem::Problem {
@@ -130,14 +156,24 @@ pub(crate) fn slow() -> problem::Problem {
 /// Distinguishes a member that is `null` from one that is not there: with `#[serde(default)]`, `None` is the latter.
 pub(crate) fn nullable<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
-    D: serde::Deserializer<'de>,
-    T: serde::Deserialize<'de>,
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
 {
-    serde::Deserialize::deserialize(deserializer).map(Some)
+    given(deserializer)
+}
+
+/// A member that may be left out but not be `null`, unless that is a value of `T`.
+pub(crate) fn given<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Deserialize::deserialize(deserializer).map(Some)
 }
 
 /// One page: `limit` from 1 to 1,000, default 100; `after` as the page before gave it in `next`.
-#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Page {
     limit: Option<usize>,
     pub(crate) after: Option<String>,
@@ -165,4 +201,25 @@ pub(crate) fn page<T>(all: impl Iterator<Item = T>, limit: usize) -> (Vec<T>, bo
     let more = taken.len() > limit;
     taken.truncate(limit);
     (taken, more)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_one_object_and_nothing_else() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Body {
+            a: u32,
+            b: Option<Box<serde_json::value::RawValue>>,
+        }
+        let body = object::<Body>(br#" {"b": [1.0], "a": 1} "#).unwrap();
+        assert_eq!((body.a, body.b.unwrap().get()), (1, "[1.0]"));
+        for bad in ["[1, 2]", "[]", "1", "null", "", "{}", r#"{"a":1}{}"#, r#"{"a":1,"c":1}"#] {
+            let error = object::<Body>(bad.as_bytes()).unwrap_err();
+            assert!(error.to_string().contains("line 1 column"), "{bad}: {error}");
+        }
+    }
 }

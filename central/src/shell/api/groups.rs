@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use carillon_expr::GroupId;
-use carillon_world::{App, AppId, DeviceId, GroupRow, Position, SetBy};
+use carillon_world::{AppId, DeviceId, GroupRow, Position, SetBy};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -26,7 +26,7 @@ pub(crate) struct NewGroup {
     #[schema(value_type = String)]
     name: Arc<str>,
     #[serde(default = "server")]
-    #[schema(value_type = Option<SetByName>)]
+    #[schema(value_type = SetByName)]
     set_by: SetBy,
 }
 
@@ -124,17 +124,10 @@ pub(crate) async fn list(
     let (limit, after) = (query.limit()?, query.after::<GroupId>()?);
     let world = api.world();
     let app = app_of(&world, app)?;
-    let (rows, more) = page(groups_after(app, after), limit);
+    let (rows, more) = page(app.groups_after(after), limit);
     let next = rows.last().filter(|_| more).map(|row| row.id.to_string());
     let groups = rows.into_iter().map(|row| body(row, app.group_members(row.id))).collect();
     Ok(json(StatusCode::OK, &GroupList { groups, next }))
-}
-
-fn groups_after(app: &App, after: Option<GroupId>) -> impl Iterator<Item = &Arc<GroupRow>> {
-    let mut rows: Vec<_> =
-        app.groups().filter(|row| after.is_none_or(|after| row.id > after)).collect();
-    rows.sort_unstable_by_key(|row| row.id);
-    rows.into_iter()
 }
 
 /// Gives one group. `{group}` is its id or `name:<name>`.

@@ -3,6 +3,7 @@
 //! An import is a sequence of writes, each of up to 500 lines; at most 4 are under way while further lines are read.
 //! An export walks one world from beginning to end.
 
+mod first_bad;
 mod lines;
 
 use std::collections::VecDeque;
@@ -19,9 +20,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
+use self::first_bad::FirstBad;
 use self::lines::{Line, Lines};
 use super::answer::{Answered, ProblemBody, Refusal, position, unexpected, written};
-use super::extract::{Caller, Params, RawBody, slow};
+use super::extract::{Caller, Params, RawBody, object, slow};
 use super::{Api, app_of};
 use crate::core::auth::Action;
 use crate::core::input::{GroupRef, ImportLine, Pairs, Scalar};
@@ -31,7 +33,7 @@ use crate::core::limits::{
 use crate::core::problem;
 use crate::core::write::{Answer, BadLine, Reply, Write};
 use crate::shell::random;
-use crate::shell::writer_task::Waiting;
+use crate::shell::write_handle::Waiting;
 
 /// Writes of one import that are under way at a time.
 const CHUNKS_MAX: usize = 4;
@@ -63,8 +65,7 @@ impl DeviceLine {
     fn parse(number: u64, text: &[u8]) -> Result<ImportLine, BadLine> {
         let bad =
             |code: &str, detail: String| BadLine { line: number, code: code.to_owned(), detail };
-        let line: DeviceLine =
-            serde_json::from_slice(text).map_err(|e| bad("bad-line", e.to_string()))?;
+        let line: DeviceLine = object(text).map_err(|e| bad("bad-line", e.to_string()))?;
         let secret = match &line.secret_sha256 {
             None => None,
             Some(hex) => Some(lines::hash(hex).ok_or_else(|| {
@@ -85,6 +86,7 @@ impl DeviceLine {
 
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub(crate) struct ImportBody {
+    /// Without blank ones.
     lines: u64,
     created: u64,
     changed: u64,
@@ -98,7 +100,7 @@ pub(crate) struct ImportBody {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct LineError {
-    /// Counted from 1.
+    /// Counted from 1, blank lines too.
     line: u64,
     code: String,
     detail: String,
@@ -148,8 +150,10 @@ struct Import<'a> {
     chunk_bytes: usize,
     /// Oldest first, at most [`CHUNKS_MAX`].
     under_way: VecDeque<Waiting>,
+    /// Lines read, blank ones too.
+    number: u64,
     body: ImportBody,
-    errors: Vec<BadLine>,
+    bad: FirstBad,
     at: Option<Position>,
 }
 
@@ -161,8 +165,9 @@ impl<'a> Import<'a> {
             chunk: Vec::new(),
             chunk_bytes: 0,
             under_way: VecDeque::new(),
+            number: 0,
             body: ImportBody::default(),
-            errors: Vec::new(),
+            bad: FirstBad::new(REPORT_MAX),
             at: None,
         }
     }
@@ -192,17 +197,18 @@ impl<'a> Import<'a> {
 
     async fn take(&mut self, line: Line) -> Result<(), Refusal> {
         self.api.shared.metrics.import_lines.inc();
-        let number = self.body.lines + 1;
+        self.number += 1;
+        let number = self.number;
         let parsed = match &line {
             Line::TooLong => {
                 let detail = format!("a line has at most {IMPORT_LINE_BYTES_MAX} bytes");
                 Err(BadLine { line: number, code: "too-large".to_owned(), detail })
             }
-            // A blank line is no line, so that files may end as they like.
+            // So that files may end as they like; it has a number, so that those after it keep theirs.
             Line::Text(text) if text.trim_ascii().is_empty() => return Ok(()),
             Line::Text(text) => DeviceLine::parse(number, text),
         };
-        self.body.lines = number;
+        self.body.lines += 1;
         match parsed {
             Ok(parsed) => {
                 self.chunk.push(parsed);
@@ -214,7 +220,7 @@ impl<'a> Import<'a> {
                     self.send().await?;
                 }
             }
-            Err(bad) => self.note_bad(bad),
+            Err(bad) => self.bad.add(bad),
         }
         Ok(())
     }
@@ -256,7 +262,7 @@ impl<'a> Import<'a> {
                 self.body.created += report.created;
                 self.body.changed += report.changed;
                 self.body.unchanged += report.unchanged;
-                report.bad.into_iter().for_each(|bad| self.note_bad(bad));
+                report.bad.into_iter().for_each(|bad| self.bad.add(bad));
                 self.at = Some(at);
                 Ok(())
             }
@@ -264,19 +270,10 @@ impl<'a> Import<'a> {
         }
     }
 
-    fn note_bad(&mut self, bad: BadLine) {
-        self.body.bad += 1;
-        // The writer's faults of a line come after the parser's of later ones; at most 4 chunks later.
-        if self.errors.len() < REPORT_MAX + CHUNKS_MAX * IMPORT_CHUNK_LINES {
-            self.errors.push(bad);
-        }
-    }
-
     fn report(mut self) -> ImportBody {
-        self.errors.sort_by_key(|bad| bad.line);
-        self.errors.truncate(REPORT_MAX);
         let error = |bad: BadLine| LineError { line: bad.line, code: bad.code, detail: bad.detail };
-        self.body.errors = self.errors.into_iter().map(error).collect();
+        self.body.bad = self.bad.count();
+        self.body.errors = self.bad.into_lines().into_iter().map(error).collect();
         self.body.position = self.at.map(position);
         self.body
     }

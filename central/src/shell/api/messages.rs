@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use carillon_world::{App, MessageId, MessageRow, MessageState, Millis, Position, Priority};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
@@ -11,15 +11,19 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::answer::{Answered, ProblemBody, Refusal, json, raw, unexpected, written};
-use super::extract::{Caller, Page, Params, RawBody, RawQuery, nullable, page, parse};
+use super::extract::{Caller, Page, Params, RawBody, RawQuery, given, nullable, page, parse};
 use super::{Api, app_of};
 use crate::core::auth::Action;
+use crate::core::input::check_message_body;
 use crate::core::problem;
 use crate::core::render;
 use crate::core::write::{
     CreateMessage, CreatedMessage, EditMessage, IdempotencyKey, Reply, Write,
 };
 use crate::shell::random;
+
+/// The end of a path that recalls; the rest is the message's path.
+const RECALL: &str = ":recall";
 
 /// A time in an answer or a request: RFC 3339.
 #[derive(Clone, Copy, Debug)]
@@ -42,11 +46,11 @@ impl<'de> Deserialize<'de> for Time {
 pub(crate) struct NewMessage {
     /// The recipient expression.
     to: String,
-    /// Any JSON of at most 64 KiB; devices get it as it is written here.
-    #[schema(value_type = Object)]
+    /// Any JSON of at most 64 KiB and 60 levels; devices get it as it is written here.
+    #[schema(value_type = serde_json::Value)]
     body: Box<RawValue>,
     #[serde(default = "normal")]
-    #[schema(value_type = Option<PriorityName>)]
+    #[schema(value_type = PriorityName)]
     priority: Priority,
     #[schema(value_type = Option<String>)]
     collapse_key: Option<Arc<str>>,
@@ -66,25 +70,22 @@ fn normal() -> Priority {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MessagePatch {
-    to: Option<String>,
-    #[schema(value_type = Option<Object>)]
     #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = String, required = false)]
+    to: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = serde_json::Value, required = false)]
     body: Option<Box<RawValue>>,
-    #[schema(value_type = Option<PriorityName>)]
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = PriorityName, required = false)]
     priority: Option<Priority>,
     /// `null`: at once.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     not_before: Option<Option<Time>>,
-    #[schema(value_type = Option<String>)]
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = String, required = false)]
     expires_at: Option<Time>,
-}
-
-/// A body may be `null`, which is JSON like any other.
-fn given<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Box<RawValue>>, D::Error> {
-    Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -116,7 +117,7 @@ pub(crate) struct MessageBody {
     state: MessageState,
     /// The recipient expression, canonical.
     to: String,
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     body: Box<RawValue>,
     #[schema(value_type = PriorityName)]
     priority: Priority,
@@ -145,6 +146,7 @@ pub(crate) struct MessageList {
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct StateFilter {
     #[param(value_type = Option<StateName>)]
     state: Option<MessageState>,
@@ -218,6 +220,7 @@ pub(crate) async fn create(
     let bytes = input.bytes().await?;
     let key = idempotency_key(&headers, &bytes)?;
     let input: NewMessage = parse(&bytes)?;
+    check_message_body(input.body.get())?;
     let create = CreateMessage {
         app,
         id: MessageId::new(random::id()),
@@ -286,6 +289,9 @@ pub(crate) async fn get(
     Params((app, message)): Params<(String, String)>,
 ) -> Answered {
     let app = caller.may_in(Action::ReadMessages, &app)?;
+    if message.ends_with(RECALL) {
+        return Ok(wrong_method(HeaderValue::from_static("POST")));
+    }
     let world = api.world();
     let app = app_of(&world, app)?;
     let message =
@@ -309,9 +315,15 @@ pub(crate) async fn edit(
     input: RawBody,
 ) -> Answered {
     let app = caller.may_in(Action::WriteMessages, &app)?;
+    if message.ends_with(RECALL) {
+        return Ok(wrong_method(HeaderValue::from_static("POST")));
+    }
     let id = message_id(&message)?;
     let if_match = if_match(&headers)?;
     let input: MessagePatch = input.json().await?;
+    if let Some(body) = &input.body {
+        check_message_body(body.get())?;
+    }
     let edit = EditMessage {
         app,
         id,
@@ -342,7 +354,7 @@ fn if_match(headers: &HeaderMap) -> Result<Option<u32>, Refusal> {
 /// Recalls a message, which is final; a repeat changes nothing.
 ///
 /// Routes cannot tell `{message}:recall` from `{message}`, so this takes every POST to a message.
-#[utoipa::path(post, path = "/v1/apps/{app}/messages/{message}", tag = "messages",
+#[utoipa::path(post, path = "/v1/apps/{app}/messages/{message}", operation_id = "recall", tag = "messages",
     params(("app" = String, Path), ("message" = String, Path)), responses(
     (status = 200, body = MessageBody),
     (status = "default", body = ProblemBody, content_type = "application/problem+json"),
@@ -353,10 +365,19 @@ pub(crate) async fn act(
     Params((app, action)): Params<(String, String)>,
 ) -> Answered {
     let app = caller.may_in(Action::WriteMessages, &app)?;
-    let Some((message, "recall")) = action.rsplit_once(':') else {
-        return Err(super::answer::no_such_method().await);
+    let message = match action.rsplit_once(':') {
+        Some((message, "recall")) => message,
+        Some(_) => return Err(problem::not_found("path").into()),
+        None => return Ok(wrong_method(HeaderValue::from_static("GET,HEAD,PATCH"))),
     };
     answer(api.write(Write::RecallMessage { app, id: message_id(message)? }).await?)
+}
+
+/// A 405 on a path that routes cannot tell from another.
+fn wrong_method(allow: HeaderValue) -> Response {
+    let mut response = super::answer::method_not_allowed().into_response();
+    response.headers_mut().insert(header::ALLOW, allow);
+    response
 }
 
 fn answer((reply, at): (Reply, Position)) -> Answered {

@@ -1,7 +1,7 @@
 //! Who an expression would reach, without writing anything.
 
 use axum::extract::State;
-use carillon_expr::{Expression, Limits};
+use carillon_expr::Context;
 use carillon_world::{AppId, DeviceId, World};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,8 @@ use super::answer::{Answered, ProblemBody, Refusal, json};
 use super::extract::{Caller, Params, RawBody};
 use super::{Api, app_of};
 use crate::core::auth::Action;
-use crate::core::problem;
+use crate::core::{expression, problem};
+use crate::shell::random;
 
 const SAMPLE_MAX: usize = 1_000;
 
@@ -21,7 +22,6 @@ pub(crate) struct Audience {
     to: String,
     /// Ids to give, 0 to 1,000.
     #[serde(default = "ten")]
-    #[schema(value_type = Option<usize>)]
     sample: usize,
 }
 
@@ -68,13 +68,14 @@ pub(crate) async fn preview(
 /// Evaluates for every device of the app: about 0.1 s a million.
 fn count(world: &World, app: AppId, input: &Audience) -> Result<AudienceBody, Refusal> {
     let app = app_of(world, app)?;
-    let expression = Expression::parse(&input.to, app, &Limits::default())
-        .map_err(|errors| problem::bad_expression(&input.to, &errors))?;
+    let expression = expression::read(&input.to, app)?;
+    // A sample that names no salt has the message's id for one, and the message has none yet.
+    let context = Context { message: Some(random::id()), ..Context::default() };
     let mut body =
         AudienceBody { count: 0, sample: Vec::new(), of: 0, to: expression.to_text(app) };
     for row in app.devices() {
         body.of += 1;
-        if expression.matches(&**row) {
+        if expression.matches_in(&**row, &context) {
             body.count += 1;
             if body.sample.len() < input.sample {
                 body.sample.push(row.id);

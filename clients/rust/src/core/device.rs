@@ -254,6 +254,11 @@ impl Device {
         self.outbox.push(command, &mut self.random)
     }
 
+    /// Writes that are not answered for good yet, at most [`WRITES_MAX`](super::WRITES_MAX).
+    pub fn writes_waiting(&self) -> usize {
+        self.outbox.len()
+    }
+
     /// What happened since it was asked last.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()

@@ -73,9 +73,10 @@ fn mine() -> String {
     session(APP, DEVICE, position(GENERATION))
 }
 
+/// Without whom it is for, of which one test is.
 fn answered(decision: Decision) -> Answer {
     match decision {
-        Decision::Answer(answer) => answer,
+        Decision::Answer(answer) => Answer { device: None, ..answer },
         other => panic!("no answer but {other:?}"),
     }
 }
@@ -420,4 +421,19 @@ fn sabotage_stale_keeps_one_recalled_message() {
     assert_eq!(edge.news(Some(&cursor))["gone"].as_array().map(Vec::len), Some(2));
     edge.sabotage = Sabotage::Stale;
     assert_eq!(edge.news(Some(&cursor))["gone"], serde_json::json!(["0000000000000002"]));
+}
+
+#[test]
+fn an_answer_says_whom_it_is_for_only_where_that_was_proved() {
+    let edge = Edge::new(world());
+    let nobody = session(APP, DeviceId::new(0xdead), position(GENERATION));
+    for (session, cursor, status, device) in [
+        (mine().as_str(), None, 200, Some((APP, DEVICE))),
+        (mine().as_str(), Some("forged"), 400, Some((APP, DEVICE))),
+        (nobody.as_str(), None, 401, None),
+        ("forged", None, 401, None),
+    ] {
+        let Decision::Answer(answer) = edge.poll(session, cursor) else { panic!("parked") };
+        assert_eq!((answer.status.as_u16(), answer.device), (status, device));
+    }
 }

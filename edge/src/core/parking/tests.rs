@@ -146,3 +146,12 @@ fn a_ticket_is_good_once_even_when_its_place_is_taken_again() {
     assert_eq!(parking.len(), 1);
     assert!(!parking.is_empty());
 }
+
+#[test]
+fn who_is_woken_together_is_woken_in_the_order_of_places() {
+    let mut parking = Parking::new(100, 100);
+    let places: Vec<Ticket> = (0..50)
+        .map(|n| parking.park(&wait_for(Awaits::Link), n).expect("there is room").ticket)
+        .collect();
+    assert_eq!(parking.woken_by_link(), places);
+}

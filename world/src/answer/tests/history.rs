@@ -426,3 +426,64 @@ fn every_answer_is_what_the_history_says_and_a_client_at_rest_holds_h() {
     }
     assert!(seen.iter().all(|count| *count > 1_000), "deltas, inventories, …: {seen:?}");
 }
+
+/// The same history twice, but the last change of one is a purge: whoever holds the horizon or later cannot tell.
+fn twins(seed: u64, compared: &mut u64) {
+    let mut random = Random(seed);
+    let mut history = History::new();
+    for _ in 0..40 {
+        let changes = 1 + random.below(3);
+        let change = |truth: &mut Truth, seq| match truth.change(&mut random, seq) {
+            Change::Purge { .. } => truth.regroup(&mut random, seq),
+            change => change,
+        };
+        history.commit(change, changes);
+    }
+    let Moment { world, truth, .. } = &history.moments[history.head];
+    let horizon = Seq::new(world.seq().get() - random.below(60).min(world.seq().get()));
+    let app = world.app(APP).expect("it is there").row().clone();
+    let (mut plain, mut purged) = (world.clone(), world.clone());
+    commit(&mut plain, vec![Change::App(app)]);
+    commit(&mut purged, vec![Change::Purge { horizon }]);
+    // Short answers, so that deltas become inventories too; no bookmarks but those that are due for other reasons.
+    let limits = AnswerLimits { bytes_max: 700, bookmark_changes: u64::MAX };
+    let row = world.app(APP).and_then(|app| app.device(DEVICE)).expect("it is there");
+    for moment in &history.moments {
+        let at = Some(moment.world.position());
+        let digest = (random.below(2) == 0).then(|| digest(&moment.truth.h()));
+        let cursor = Cursor { held: at, floor: at, fresh: random.below(2) == 0, digest };
+        let by = |world: &World, index_worth| poll_by(world, row, &cursor, &limits, index_worth);
+        for index_worth in [0, usize::MAX] {
+            match (by(&plain, index_worth), by(&purged, index_worth)) {
+                (_, Outcome::News(news)) if moment.world.seq() < horizon => {
+                    let all = news.inventory.expect("from before the horizon nothing is known");
+                    assert_eq!(all.into_iter().collect::<Held>(), truth.h());
+                }
+                // A horizon bounds how far a cursor may lag, so it may be moved earlier.
+                (Outcome::Nothing, Outcome::News(news)) => {
+                    assert!(news.messages.is_empty() && news.gone.is_empty());
+                    assert!(news.inventory.is_none() && !news.cursor.fresh);
+                }
+                (plain, purged) => {
+                    assert_eq!(plain, purged, "from {at:?} with the horizon at {horizon}");
+                    *compared += 1;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_purge_changes_nothing_that_a_cursor_from_the_horizon_on_gets() {
+    let mut compared = 0;
+    for seed in 0..1_000 {
+        let outcome = std::panic::catch_unwind(|| {
+            let mut compared = 0;
+            twins(seed, &mut compared);
+            compared
+        });
+        let Ok(one) = outcome else { panic!("seed {seed}: see above") };
+        compared += one;
+    }
+    assert!(compared > 10_000, "{compared}");
+}

@@ -224,6 +224,19 @@ fn writes_without_replies_are_bounded_at_both_ends() {
 }
 
 #[test]
+fn who_cannot_write_a_heartbeat_that_is_due_has_silence_to_wait_for() {
+    let central = Central::with_devices(1 << 20, 1);
+    let now = Instant::now();
+    let sender = following(WIDE, &central, now);
+    let due = later(now, 6_000);
+    assert!(sender.poll_timeout() < due, "as long as it is not polled");
+    assert_eq!(sender.silent_at(), later(now, 15_000));
+    let (pair, _) = follower();
+    assert!(pair.receiver.poll_timeout().is_some_and(|at| at < later(pair.now, 6_000)));
+    assert_eq!(pair.receiver.silent_at(), Some(later(pair.now, 15_000)));
+}
+
+#[test]
 fn a_silent_edge_is_given_up_and_a_heard_one_is_not() {
     let central = Central::with_devices(1 << 20, 1);
     let now = Instant::now();

@@ -118,7 +118,7 @@ fn edits_that_keep_have_a_reserve_and_no_more() {
     let bench = full();
     let before = bytes(&bench);
     let mut bench = bounded(&bench, u64::MAX);
-    bench.ok(import((10..70).map(|n| line(n, n, "KE")).collect()));
+    bench.ok(import((10..200).map(|n| line(n, n, "KE")).collect()));
     assert!(bytes(&bench) > 4 * before, "a revision is less than a sixteenth");
     let mut bench = bounded(&bench, bytes(&bench));
     let most = bytes(&bench) + bytes(&bench) / 16;

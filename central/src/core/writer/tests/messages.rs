@@ -1,6 +1,7 @@
 //! Messages, their windows and their keys.
 
 use super::*;
+use crate::core::limits::IDEMPOTENCY_KEPT;
 
 #[test]
 fn of_two_edits_of_one_revision_one_wins_and_one_gets_412() {
@@ -103,6 +104,12 @@ fn a_message_starts_and_ends_as_committed_changes() {
         ..message(7)
     }));
     assert_eq!(bench.message(7).state, MessageState::Scheduled);
+    // What is looked at anyway, comes first.
+    for _ in 0..2 {
+        bench.now = bench.now.max(bench.writer.poll_timeout());
+        bench.writer.handle_tick(bench.now);
+        bench.settle();
+    }
     assert_eq!(bench.writer.poll_timeout(), start);
     bench.writer.handle_tick(Millis(start.0 - 1));
     assert!(bench.batch().is_none(), "not yet");
@@ -121,6 +128,23 @@ fn a_message_starts_and_ends_as_committed_changes() {
     bench.settle();
     assert_eq!(bench.message(7).state, MessageState::Expired);
     assert_eq!(bench.code(edit(7, None, "2")), "ended");
+}
+
+#[test]
+fn a_message_that_was_edited_before_its_start_starts_once() {
+    let mut bench = Bench::with_app();
+    let (first, second) = (bench.now.plus(1_000), bench.now.plus(2_000));
+    bench.ok(create(CreateMessage { not_before: Some(first), ..message(7) }));
+    let Write::EditMessage(edit) = edit(7, None, "1") else { panic!() };
+    bench.ok(Write::EditMessage(Box::new(EditMessage { not_before: Some(Some(second)), ..*edit })));
+    // Late, as after a store that was down: both times have passed.
+    bench.now = second.plus(1);
+    bench.writer.handle_tick(bench.now);
+    let (app, id, state) = (APP, MessageId::new(7), MessageState::Active);
+    assert_eq!(
+        bench.batch().unwrap().changes.unwrap().changes,
+        [Change::MessageState { app, id, state }]
+    );
 }
 
 #[test]
@@ -237,4 +261,44 @@ fn receipts_count_only_when_addressed_and_commit_without_a_change() {
     assert!(bench.committed().batch.is_none());
     assert_eq!(bench.state(id), "ok");
     assert!(bench.done(receipts(vec![receipt(4, 99)])).result.is_ok(), "the answer tells nothing");
+}
+
+/// Who has message 7, among devices 1 to 100 of whom the even ones belong to "ada".
+fn recipients_of(to: &str) -> Vec<u64> {
+    let mut bench = Bench::with_app();
+    let bare = |n| ImportLine {
+        attributes: vec![],
+        user: (n % 2 == 0).then(|| "ada".into()),
+        ..line(n, n, "")
+    };
+    bench.ok(import((1..=100).map(bare).collect()));
+    bench.ok(create(CreateMessage { to: to.into(), ..message(7) }));
+    let app = bench.writer.committed().app(APP).unwrap();
+    let revision = app.message(MessageId::new(7)).unwrap().revisions().last().unwrap();
+    let device = |n: &u64| app.device(DeviceId::new(*n)).unwrap();
+    (1..=100).filter(|n| revision.addresses(device(n)).is_some()).collect()
+}
+
+#[test]
+fn expressions_may_look_at_the_device_its_user_and_a_sample_of_the_message() {
+    assert_eq!(recipients_of("device(\"0000000000000011\", \"0000000000000007\")"), [7, 0x11]);
+    let even: Vec<u64> = (1..=50).map(|n| 2 * n).collect();
+    assert_eq!(recipients_of("user in (\"ada\", \"bob\")"), even);
+    let half = recipients_of("sample(50%)").len();
+    assert!((20..80).contains(&half), "{half}");
+    assert_eq!(recipients_of("sample(100%)").len(), 100);
+}
+
+#[test]
+fn an_expression_that_looks_at_the_clock_is_refused() {
+    let mut bench = Bench::with_app();
+    for to in ["last_seen within 7d", "country == \"SE\" or has last_seen"] {
+        let write = create(CreateMessage { to: to.into(), ..message(7) });
+        assert_eq!(bench.code(write), "volatile-expression", "{to}");
+    }
+    bench.ok(create(message(7)));
+    let to = Some("last_seen within 7d".into());
+    let Write::EditMessage(edit) = edit(7, None, "1") else { panic!() };
+    let write = Write::EditMessage(Box::new(EditMessage { to, ..*edit }));
+    assert_eq!(bench.code(write), "volatile-expression");
 }

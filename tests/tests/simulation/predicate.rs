@@ -1,0 +1,276 @@
+//! Recipient expressions as the simulation understands them: text on one side, plain evaluation on the other, and no
+//! code of the language in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use carillon_expr::Value;
+use carillon_world::DeviceRow;
+
+use crate::random::Random;
+
+/// A value of an attribute.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Plain {
+    Text(String),
+    Number(i64),
+    Flag(bool),
+    Release(u32, u32),
+}
+
+impl Plain {
+    fn of(value: &Value) -> Plain {
+        match value {
+            Value::String(text) => Plain::Text(text.to_string()),
+            Value::Number(number) => Plain::Number(number.get() as i64),
+            Value::Bool(flag) => Plain::Flag(*flag),
+            Value::Version(version) => {
+                let [major, minor, ..] = version.components();
+                Plain::Release(major, minor)
+            }
+            Value::Date(_) | Value::Time(_) | Value::Point(_) | Value::Set(_) => {
+                panic!("the simulation declares no attribute of such a type")
+            }
+        }
+    }
+
+    /// As an expression writes it.
+    fn literal(&self) -> String {
+        match self {
+            Plain::Text(text) => format!("\"{text}\""),
+            Plain::Number(number) => number.to_string(),
+            Plain::Flag(flag) => flag.to_string(),
+            // Zeros at the end are not written.
+            Plain::Release(major, 0) => format!("v{major}"),
+            Plain::Release(major, minor) => format!("v{major}.{minor}"),
+        }
+    }
+
+    /// As a device or an admin gives it.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        match self {
+            Plain::Text(text) => text.as_str().into(),
+            Plain::Number(number) => (*number).into(),
+            Plain::Flag(flag) => (*flag).into(),
+            Plain::Release(major, minor) => format!("{major}.{minor}").into(),
+        }
+    }
+}
+
+/// A device as it was committed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// The seq that made its present sessions valid.
+    pub(crate) generation: u64,
+    pub(crate) attributes: BTreeMap<u64, Plain>,
+    pub(crate) groups: BTreeSet<u64>,
+}
+
+impl Record {
+    pub(crate) fn of(row: &DeviceRow) -> Record {
+        Record {
+            generation: row.generation.get(),
+            attributes: row.attributes.iter().map(|(id, v)| (id.get(), Plain::of(v))).collect(),
+            groups: row.groups.iter().map(|id| id.get()).collect(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Predicate {
+    Everyone,
+    InGroup(u64),
+    Has(u64),
+    Is(u64, Plain),
+    AtLeast(u64, Plain),
+    OneOf(u64, Vec<Plain>),
+    Not(Box<Predicate>),
+    Both(Vec<Predicate>),
+    Either(Vec<Predicate>),
+}
+
+/// The present names of attributes and groups.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Names {
+    pub(crate) attributes: BTreeMap<u64, String>,
+    pub(crate) groups: BTreeMap<u64, String>,
+}
+
+impl Predicate {
+    /// Three-valued: `None` where it hangs on what the device does not have.
+    pub(crate) fn holds(&self, device: &Record) -> Option<bool> {
+        let value = |id: &u64| device.attributes.get(id);
+        match self {
+            Predicate::Everyone => Some(true),
+            Predicate::InGroup(id) => Some(device.groups.contains(id)),
+            Predicate::Has(id) => Some(value(id).is_some()),
+            Predicate::Is(id, other) => value(id).map(|value| value == other),
+            Predicate::AtLeast(id, other) => value(id).map(|value| value >= other),
+            Predicate::OneOf(id, others) => value(id).map(|value| others.contains(value)),
+            Predicate::Not(inner) => inner.holds(device).map(|holds| !holds),
+            Predicate::Both(parts) => Predicate::fold(parts, device, false),
+            Predicate::Either(parts) => Predicate::fold(parts, device, true),
+        }
+    }
+
+    /// One part that holds as `decisive` decides; else one that is unknown leaves all unknown.
+    fn fold(parts: &[Predicate], device: &Record, decisive: bool) -> Option<bool> {
+        let held: Vec<Option<bool>> = parts.iter().map(|part| part.holds(device)).collect();
+        if held.contains(&Some(decisive)) {
+            Some(decisive)
+        } else if held.contains(&None) {
+            None
+        } else {
+            Some(!decisive)
+        }
+    }
+
+    /// With the present names, as an admin writes it; or with ids, as the store keeps it.
+    pub(crate) fn text(&self, names: Option<&Names>) -> String {
+        let mut out = String::new();
+        self.print(names, &mut out);
+        out
+    }
+
+    fn print(&self, names: Option<&Names>, out: &mut String) {
+        let attribute = |id: &u64| {
+            names.and_then(|n| n.attributes.get(id).cloned()).unwrap_or(format!(":{id:016x}"))
+        };
+        match self {
+            Predicate::Everyone => out.push_str("all"),
+            Predicate::InGroup(id) => {
+                let name = names.and_then(|n| n.groups.get(id).cloned());
+                write!(out, "#{}", name.unwrap_or(format!(":{id:016x}"))).expect("a string");
+            }
+            Predicate::Has(id) => write!(out, "has {}", attribute(id)).expect("a string"),
+            Predicate::Is(id, Plain::Flag(true)) => out.push_str(&attribute(id)),
+            Predicate::Is(id, value) => {
+                write!(out, "{} == {}", attribute(id), value.literal()).expect("a string");
+            }
+            Predicate::AtLeast(id, value) => {
+                write!(out, "{} >= {}", attribute(id), value.literal()).expect("a string");
+            }
+            Predicate::OneOf(id, values) => Predicate::list(&attribute(id), "in", values, out),
+            Predicate::Not(inner) => match &**inner {
+                Predicate::OneOf(id, values) => {
+                    Predicate::list(&attribute(id), "not in", values, out);
+                }
+                Predicate::Both(_) | Predicate::Either(_) => {
+                    out.push_str("not (");
+                    inner.print(names, out);
+                    out.push(')');
+                }
+                inner => {
+                    out.push_str("not ");
+                    inner.print(names, out);
+                }
+            },
+            Predicate::Both(parts) => {
+                for (n, part) in parts.iter().enumerate() {
+                    out.push_str(if n > 0 { " and " } else { "" });
+                    let wrapped = matches!(part, Predicate::Either(_));
+                    out.push_str(if wrapped { "(" } else { "" });
+                    part.print(names, out);
+                    out.push_str(if wrapped { ")" } else { "" });
+                }
+            }
+            Predicate::Either(parts) => {
+                for (n, part) in parts.iter().enumerate() {
+                    out.push_str(if n > 0 { " or " } else { "" });
+                    part.print(names, out);
+                }
+            }
+        }
+    }
+
+    fn list(attribute: &str, operator: &str, values: &[Plain], out: &mut String) {
+        let values: Vec<String> = values.iter().map(Plain::literal).collect();
+        write!(out, "{attribute} {operator} ({})", values.join(", ")).expect("a string");
+    }
+
+    /// A random one over attributes of these kinds and these groups.
+    pub(crate) fn random(random: &mut Random, kinds: &[(u64, Kind)], groups: &[u64]) -> Predicate {
+        match random.below(10) {
+            0..6 => Predicate::atom(random, kinds, groups),
+            6..8 => Predicate::Both(Predicate::parts(random, kinds, groups, true)),
+            8 => Predicate::Either(Predicate::parts(random, kinds, groups, false)),
+            _ => {
+                let parts = Predicate::parts(random, kinds, groups, true);
+                Predicate::Not(Box::new(Predicate::Both(parts)))
+            }
+        }
+    }
+
+    /// Two or three different parts; one may be of the other connective.
+    fn parts(
+        random: &mut Random,
+        kinds: &[(u64, Kind)],
+        groups: &[u64],
+        both: bool,
+    ) -> Vec<Predicate> {
+        let mut parts = Vec::new();
+        for _ in 0..random.within(2, 3) {
+            parts.push(Predicate::atom(random, kinds, groups));
+        }
+        if random.percent(30) {
+            let inner = vec![
+                Predicate::atom(random, kinds, groups),
+                Predicate::atom(random, kinds, groups),
+            ];
+            if inner[0] != inner[1] {
+                parts.push(if both { Predicate::Either(inner) } else { Predicate::Both(inner) });
+            }
+        }
+        let mut different: Vec<Predicate> = Vec::new();
+        for part in parts {
+            if !different.contains(&part) {
+                different.push(part);
+            }
+        }
+        if different.len() < 2 {
+            different.push(Predicate::Everyone);
+        }
+        different
+    }
+
+    fn atom(random: &mut Random, kinds: &[(u64, Kind)], groups: &[u64]) -> Predicate {
+        let &(id, kind) = random.pick(kinds);
+        let plain = match random.below(10) {
+            0 => Predicate::Everyone,
+            1..4 => Predicate::InGroup(*random.pick(groups)),
+            4 => Predicate::Has(id),
+            _ => match kind {
+                Kind::Text if random.percent(50) => {
+                    let mut values = vec![kind.value(random), kind.value(random)];
+                    values.sort();
+                    values.dedup();
+                    if values.len() < 2 { Predicate::Has(id) } else { Predicate::OneOf(id, values) }
+                }
+                Kind::Text => Predicate::Is(id, kind.value(random)),
+                Kind::Flag => Predicate::Is(id, Plain::Flag(true)),
+                Kind::Number | Kind::Release => Predicate::AtLeast(id, kind.value(random)),
+            },
+        };
+        if random.percent(25) { Predicate::Not(Box::new(plain)) } else { plain }
+    }
+}
+
+/// What values an attribute takes. Few, so that devices differ but none is alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Text,
+    Number,
+    Flag,
+    Release,
+}
+
+impl Kind {
+    pub(crate) fn value(self, random: &mut Random) -> Plain {
+        match self {
+            Kind::Text => Plain::Text((*random.pick(&["KE", "SE", "NO", "BR"])).to_owned()),
+            Kind::Number => Plain::Number(random.below(5) as i64),
+            Kind::Flag => Plain::Flag(random.percent(50)),
+            Kind::Release => Plain::Release(random.below(3) as u32, random.below(3) as u32),
+        }
+    }
+}
