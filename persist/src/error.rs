@@ -34,6 +34,9 @@ pub enum StoreError {
          central is stopped"
     )]
     Damaged { table: &'static str, detail: String },
+    /// The database says that its own files are damaged. Never retried.
+    #[error("could not {attempted}, because the database itself is damaged: restore a backup")]
+    Corrupt { attempted: &'static str, source: Box<dyn Error + Send + Sync> },
     #[error(
         "the store's schema is version {found}, and this release knows versions up to {known}: start the release that \
          migrated it, or restore a backup made before that"

@@ -8,6 +8,8 @@ mod link;
 mod load;
 mod script;
 
+use std::collections::HashSet;
+
 use carillon_world::{Epoch, Millis, Row, Seq, ShardId};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Opts, OptsBuilder};
@@ -32,6 +34,9 @@ const OWNER_PAUSE_S: u64 = 1;
 const OWNER_KILLS_MAX: usize = 5;
 /// Milliseconds; the session's time zone is UTC, so no hour comes twice.
 const SELECT_CLOCK: &str = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNED)";
+
+/// The table and name of every column.
+const SELECT_COLUMNS: &str = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = DATABASE()";
 
 /// See [`Store`].
 #[derive(Debug)]
@@ -92,7 +97,7 @@ impl MysqlStore {
                 link.conn
                     .query_drop(statement)
                     .await
-                    .map_err(|error| StoreError::unavailable(attempted, error))?;
+                    .map_err(|error| link::down(attempted, error))?;
             }
             let (version, name) = (migration.version, migration.name);
             let insert = format!(
@@ -100,6 +105,12 @@ impl MysqlStore {
             );
             link.run(&insert).await.map_err(|failure| failure.into_error(attempted))?;
         }
+        let mut columns = HashSet::new();
+        for mut row in link.all(attempted, SELECT_COLUMNS, ()).await? {
+            let mut read = || Ok((row.text(0)?, row.text(1)?));
+            columns.insert(read::in_table("information_schema.columns", read())?);
+        }
+        migrate::judge_columns(&columns)?;
         let insert = format!(
             "INSERT IGNORE INTO installation (one, shards) VALUES (1, {})",
             self.options.shards

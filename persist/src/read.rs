@@ -59,7 +59,8 @@ pub(crate) struct Source {
     pub(crate) select: &'static str,
 }
 
-/// All but devices, in the order in which they are read: revisions before messages, which take them along.
+/// All but devices, in the order in which they are read: revisions before messages, which take them along. The first
+/// column is the id of the row, but for revisions, which have none.
 pub(crate) static SOURCES: [Source; 5] = [
     Source {
         table: "apps",
@@ -137,6 +138,11 @@ impl Reader {
         Reader { head: self.head, apps, last_app: None, revisions: HashMap::new() }
     }
 
+    /// Those that were read, in no order.
+    pub(crate) fn apps(&self) -> impl Iterator<Item = AppId> + '_ {
+        self.apps.iter().copied()
+    }
+
     fn known(&mut self, app: AppId) -> Result<(), Damage> {
         if self.last_app != Some(app) && !self.apps.contains(&app) {
             return Err(format!("it belongs to app {app}, which the table apps has not"));
@@ -161,36 +167,40 @@ impl Reader {
         table: &'static str,
         columns: &mut impl Columns,
     ) -> Result<Option<Row>, StoreError> {
-        let row = match table {
-            "apps" => self.checked(app(columns)),
-            "attributes" => self.checked(attribute(columns)),
-            "app_groups" => self.checked(group(columns)),
-            "message_revisions" => return in_table(table, self.revision(columns)).map(|()| None),
-            "messages" => self.message(columns).and_then(|row| self.checked(Ok(row))),
-            "devices" => device(columns).and_then(|row| self.checked(Ok(row))),
-            _ => unreachable!("{table} is no source"),
-        };
+        if table == "message_revisions" {
+            return in_table(table, self.revision(columns)).map(|()| None);
+        }
+        let row = columns.int(0).and_then(|id| {
+            let (what, row) = match table {
+                "apps" => ("app", app(id, columns)),
+                "attributes" => ("attribute", attribute(id, columns)),
+                "app_groups" => ("group", group(id, columns)),
+                "messages" => ("message", self.message(id, columns)),
+                "devices" => ("device", device(id, columns)),
+                _ => unreachable!("{table} is no source"),
+            };
+            let fits = row.and_then(|row| self.check(&row).map(|()| row));
+            fits.map_err(|detail| format!("{what} {id:016x}: {detail}"))
+        });
         in_table(table, row).map(Some)
     }
 
     /// Whether the row fits what was read before.
-    fn checked(&mut self, row: Result<Row, Damage>) -> Result<Row, Damage> {
-        let row = row?;
-        let (what, id, app, changed) = match &row {
+    fn check(&mut self, row: &Row) -> Result<(), Damage> {
+        let (app, changed) = match row {
             Row::App(row) => {
                 self.apps.insert(row.id);
-                ("app", row.id.get(), row.id, Seq::ZERO)
+                (row.id, Seq::ZERO)
             }
-            Row::Attribute(row) => ("attribute", row.id.get(), row.app, Seq::ZERO),
-            Row::Group(row) => ("group", row.id.get(), row.app, Seq::ZERO),
-            Row::Device(row) => ("device", row.id.get(), row.app, row.p.max(row.generation)),
+            Row::Attribute(row) => (row.app, Seq::ZERO),
+            Row::Group(row) => (row.app, Seq::ZERO),
+            Row::Device(row) => (row.app, row.p.max(row.generation)),
             Row::Message { row, revisions } => {
-                let changed = revisions.last().map_or(Seq::ZERO, |record| record.from);
-                ("message", row.id.get(), row.app, changed)
+                (row.app, revisions.last().map_or(Seq::ZERO, |record| record.from))
             }
         };
-        let fits = self.known(app).and_then(|()| self.committed(changed));
-        fits.map(|()| row).map_err(|detail| format!("{what} {id:016x}: {detail}"))
+        self.known(app)?;
+        self.committed(changed)
     }
 
     /// To be called after the last row.
@@ -208,23 +218,25 @@ impl Reader {
     }
 
     fn revision(&mut self, columns: &mut impl Columns) -> Result<(), Damage> {
-        let key = (AppId::new(columns.int(0)?), MessageId::new(columns.int(1)?));
-        let record = RevisionRecord {
-            from: Seq::new(columns.int(2)?),
-            active: columns.int(3)? != 0,
-            to: columns.text(4)?.into(),
-            variants: json::read_heads(&columns.text(5)?)?,
+        let (app, message) = (AppId::new(columns.int(0)?), MessageId::new(columns.int(1)?));
+        let mut read = || {
+            Ok(RevisionRecord {
+                from: Seq::new(columns.int(2)?),
+                active: columns.int(3)? != 0,
+                to: columns.text(4)?.into(),
+                variants: json::read_heads(&columns.text(5)?)?,
+            })
         };
-        self.revisions.entry(key).or_default().push(record);
+        let record = read().map_err(|detail: Damage| format!("message {message}: {detail}"))?;
+        self.revisions.entry((app, message)).or_default().push(record);
         Ok(())
     }
 
-    fn message(&mut self, columns: &mut impl Columns) -> Result<Row, Damage> {
-        let id = MessageId::new(columns.int(0)?);
+    fn message(&mut self, id: u64, columns: &mut impl Columns) -> Result<Row, Damage> {
+        let id = MessageId::new(id);
         let app = AppId::new(columns.int(1)?);
         let priority = columns.name(5)?;
         let expires_at = Millis(columns.int(9)?);
-        let of_message = |detail: Damage| format!("message {id}: {detail}");
         let row = MessageRow {
             id,
             app,
@@ -239,22 +251,21 @@ impl Reader {
             created_at: Millis(columns.int(7)?),
             not_before: columns.opt_int(8)?.map(Millis),
             expires_at,
-            variants: json::read_variants(&columns.text(10)?, priority, expires_at)
-                .map_err(of_message)?,
+            variants: json::read_variants(&columns.text(10)?, priority, expires_at)?,
         };
         let mut revisions = self.revisions.remove(&(app, id)).unwrap_or_default();
         revisions.sort_unstable_by_key(|record| record.from);
         let changed = Seq::new(columns.int(11)?);
         if revisions.last() != Some(&RevisionRecord::of(&row, changed)) {
-            return Err(of_message("its latest revision is another".to_owned()));
+            return Err("its latest revision is another".to_owned());
         }
         Ok(Row::Message { row: Arc::new(row), revisions })
     }
 }
 
-fn app(columns: &mut impl Columns) -> Result<Row, Damage> {
+fn app(id: u64, columns: &mut impl Columns) -> Result<Row, Damage> {
     Ok(Row::App(Arc::new(AppRow {
-        id: AppId::new(columns.int(0)?),
+        id: AppId::new(id),
         name: columns.text(1)?.into(),
         environment: columns.name(2)?,
         publishable_key: columns.text(3)?.into(),
@@ -268,9 +279,9 @@ fn app(columns: &mut impl Columns) -> Result<Row, Damage> {
     })))
 }
 
-fn attribute(columns: &mut impl Columns) -> Result<Row, Damage> {
+fn attribute(id: u64, columns: &mut impl Columns) -> Result<Row, Damage> {
     Ok(Row::Attribute(Arc::new(AttributeRow {
-        id: AttributeId::new(columns.int(0)?),
+        id: AttributeId::new(id),
         app: AppId::new(columns.int(1)?),
         name: columns.text(2)?.into(),
         kind: columns.text(3)?.parse::<Type>().map_err(|error| error.to_string())?,
@@ -278,35 +289,33 @@ fn attribute(columns: &mut impl Columns) -> Result<Row, Damage> {
     })))
 }
 
-fn group(columns: &mut impl Columns) -> Result<Row, Damage> {
+fn group(id: u64, columns: &mut impl Columns) -> Result<Row, Damage> {
     Ok(Row::Group(Arc::new(GroupRow {
-        id: GroupId::new(columns.int(0)?),
+        id: GroupId::new(id),
         app: AppId::new(columns.int(1)?),
         name: columns.text(2)?.into(),
         set_by: columns.name(3)?,
     })))
 }
 
-fn device(columns: &mut impl Columns) -> Result<Row, Damage> {
-    let id = DeviceId::new(columns.int(0)?);
-    let of_device = |detail: Damage| format!("device {id}: {detail}");
+fn device(id: u64, columns: &mut impl Columns) -> Result<Row, Damage> {
     let secret = columns.digest(8)?.map(SecretHash);
     let private = match columns.opt_text(9)? {
         Some(tokens) => {
-            let tokens = json::read_tokens(&tokens).map_err(of_device)?;
+            let tokens = json::read_tokens(&tokens)?;
             Some(Box::new(DevicePrivate { secret, tokens }))
         }
         None => None,
     };
     Ok(Row::Device(Arc::new(DeviceRow {
-        id,
+        id: DeviceId::new(id),
         app: AppId::new(columns.int(1)?),
         generation: Seq::new(columns.int(2)?),
         p: Seq::new(columns.int(3)?),
         created_at: Millis(columns.int(4)?),
         user: columns.opt_text(5)?.map(Arc::from),
-        attributes: json::read_attributes(&columns.text(6)?).map_err(of_device)?,
-        groups: json::read_groups(&columns.text(7)?).map_err(of_device)?,
+        attributes: json::read_attributes(&columns.text(6)?)?,
+        groups: json::read_groups(&columns.text(7)?)?,
         private,
     })))
 }

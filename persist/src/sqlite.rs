@@ -6,6 +6,7 @@
 mod load;
 mod write;
 
+use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -15,7 +16,9 @@ use std::time::Duration;
 
 use carillon_world::{Epoch, LineageEntry, Millis, Row, Seq, ShardId};
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::durability::judge_sqlite;
@@ -296,6 +299,7 @@ impl Worker {
                 .execute("INSERT INTO schema_version (version, name) VALUES (?, ?)", row)
                 .map_err(down)?;
         }
+        migrate::judge_columns(&columns(&transaction).map_err(down)?)?;
         let insert = "INSERT INTO installation (one, shards) VALUES (1, ?) ON CONFLICT DO NOTHING";
         transaction.execute(insert, [shards]).map_err(down)?;
         let shards = transaction
@@ -454,8 +458,22 @@ fn signed(bits: u64) -> i64 {
     bits.cast_signed()
 }
 
+/// The table and name of every column.
+fn columns(connection: &Connection) -> rusqlite::Result<HashSet<(String, String)>> {
+    let select = "SELECT t.name, c.name FROM sqlite_schema AS t JOIN pragma_table_info(t.name) AS c \
+                  WHERE t.type = 'table'";
+    let mut statement = connection.prepare(select)?;
+    let columns = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    columns.collect()
+}
+
 fn down(attempted: &'static str) -> impl Fn(rusqlite::Error) -> StoreError + Copy {
-    move |error| StoreError::unavailable(attempted, error)
+    move |error| match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            StoreError::Corrupt { attempted, source: error.into() }
+        }
+        _ => StoreError::unavailable(attempted, error),
+    }
 }
 
 struct Fields<'a, 'r>(&'a rusqlite::Row<'r>);

@@ -79,15 +79,18 @@ impl Loading {
         }
     }
 
-    pub(super) fn finish(self) {
-        if let Some(OnLoading(show)) = &self.watcher {
-            show(self.progress(true));
-        }
-    }
-
     fn progress(&self, finished: bool) -> LoadProgress {
         // An estimate that was too low is raised, so that nobody is shown more than all.
         LoadProgress { rows: self.rows, expected: self.expected.max(self.rows), finished }
+    }
+}
+
+/// However the load ends: a bar has to go before a fault is told.
+impl Drop for Loading {
+    fn drop(&mut self) {
+        if let Some(OnLoading(show)) = &self.watcher {
+            show(self.progress(true));
+        }
     }
 }
 
@@ -109,7 +112,7 @@ mod tests {
         loading.look(began + SHOW_EVERY);
         loading.look(began + SHOW_EVERY);
         loading.look(began + SHOW_EVERY * 3);
-        loading.finish();
+        drop(loading);
         let told = told.lock().unwrap();
         assert_eq!(told.len(), 3);
         assert!(told.iter().all(|progress| progress.rows == 50 && progress.expected == 50));

@@ -64,7 +64,7 @@ pub(super) async fn open_shard<S: Store>(
         loading.row();
     };
     store.load(shard, &mut sink).await?;
-    loading.finish();
+    drop(loading);
     let world = builder
         .finish(opening.lineage, opening.head, opening.horizon)
         .map_err(|source| CentralError::Load { shard, source })?;

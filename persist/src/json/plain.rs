@@ -106,7 +106,7 @@ mod tests {
 
     fn value(state: &mut u64) -> Value {
         let texts = ["", "KE", "a \"quote\"", "back\\slash", "tab\t", "é 🎉", "},{", "\u{7f}"];
-        match next(state) % 5 {
+        match next(state) % 7 {
             0 => Value::String(texts[(next(state) % 8) as usize].into()),
             1 => Value::Number(Number::try_new((next(state) % 2_000) as f64 - 1_000.0).unwrap()),
             2 => Value::Number(
@@ -114,6 +114,8 @@ mod tests {
                     .unwrap_or(Number::try_new(0.1).unwrap()),
             ),
             3 => Value::Bool(next(state) % 2 == 0),
+            4 => Value::Date(format!("2026-11-{}", next(state) % 20 + 10).parse().unwrap()),
+            5 => Value::Set([texts[(next(state) % 8) as usize], "x"].into_iter().collect()),
             _ => {
                 Value::Version(format!("{}.{}", next(state) % 9, next(state) % 9).parse().unwrap())
             }

@@ -33,6 +33,9 @@ const ATTEMPTED: &str = "load from the store";
 const BEGIN: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
                      START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 
+/// Rows on their way to whoever loads; after a fault nothing comes.
+type Chunks = mpsc::Sender<Result<Vec<Row>, StoreError>>;
+
 /// Devices from `first` to `last`, both included, each an app and a device. Either one app, or whole apps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Slice {
@@ -50,23 +53,17 @@ impl MysqlStore {
         let before = lease(&mut link, shard).await?;
         link.run(BEGIN).await.map_err(|failure| failure.into_error(ATTEMPTED))?;
         let mut reader = Reader::new(before);
-        let mut apps = Vec::new();
         for source in &SOURCES {
-            let (limit, mut rows) = (self.options.read_timeout, Vec::new());
+            let limit = self.options.read_timeout;
             let (select, params) = ((source, source.select), (shard.get(),).into());
-            stream(&mut link, select, params, limit, &mut reader, Out::Keep(&mut rows)).await?;
-            apps.extend(rows.iter().filter_map(|row| match row {
-                Row::App(row) => Some(row.id),
-                _ => None,
-            }));
-            rows.into_iter().for_each(&mut *sink);
+            stream(&mut link, select, params, limit, &mut reader, Out::Sink(sink)).await?;
         }
         let beside = reader.beside();
         reader.finish()?;
         link.run("COMMIT").await.map_err(|failure| failure.into_error(ATTEMPTED))?;
         self.link = Some(link);
 
-        let slices: Arc<[Slice]> = slices(apps).into();
+        let slices: Arc<[Slice]> = slices(beside.apps().collect()).into();
         let next = Arc::new(AtomicUsize::new(0));
         let (chunks, mut inbox) = mpsc::channel(LOAD_CHUNKS_MAX);
         let mut loaders = JoinSet::new();
@@ -75,17 +72,21 @@ impl MysqlStore {
             let (slices, next, chunks) = (slices.clone(), next.clone(), chunks.clone());
             let reader = beside.beside();
             loaders.spawn(async move {
-                load_devices(opts, options, shard, &slices, &next, reader, chunks).await
+                let loaded =
+                    load_devices(opts, options, shard, &slices, &next, reader, &chunks).await;
+                if let Err(error) = loaded {
+                    // Whoever loads went away if it is not wanted.
+                    let _ = chunks.send(Err(error)).await;
+                }
             });
         }
         drop(chunks);
         while let Some(rows) = inbox.recv().await {
-            let rows: Vec<Row> = rows;
-            rows.into_iter().for_each(&mut *sink);
+            // At a fault the other loaders end with their set.
+            rows?.into_iter().for_each(&mut *sink);
         }
         while let Some(ended) = loaders.join_next().await {
-            // The others end with the set.
-            ended.map_err(|error| StoreError::unavailable(ATTEMPTED, error))??;
+            ended.map_err(|error| StoreError::unavailable(ATTEMPTED, error))?;
         }
         let mut link = self.take().await?;
         let after = lease(&mut link, shard).await?;
@@ -144,7 +145,7 @@ async fn load_devices(
     slices: &[Slice],
     next: &AtomicUsize,
     mut reader: Reader,
-    chunks: mpsc::Sender<Vec<Row>>,
+    chunks: &Chunks,
 ) -> Result<(), StoreError> {
     let mut link = Link::open(&opts, &options).await?;
     link.run(BEGIN).await.map_err(|failure| failure.into_error(ATTEMPTED))?;
@@ -161,7 +162,7 @@ async fn load_devices(
         } else {
             (&of_apps, (shard.get(), first.0, last.0).into())
         };
-        let (limit, out) = (options.read_timeout, Out::Send(&chunks));
+        let (limit, out) = (options.read_timeout, Out::Send(chunks));
         stream(&mut link, (&DEVICES, select), params, limit, &mut reader, out).await?;
     }
     Ok(())
@@ -169,8 +170,8 @@ async fn load_devices(
 
 /// Where rows go.
 enum Out<'a> {
-    Keep(&'a mut Vec<Row>),
-    Send(&'a mpsc::Sender<Vec<Row>>),
+    Sink(&'a mut (dyn FnMut(Row) + Send)),
+    Send(&'a Chunks),
 }
 
 /// Reads every row of a select, in chunks that each come within the time limit.
@@ -201,10 +202,10 @@ async fn stream(
             read.extend(reader.read(source.table, &mut Fields(row))?);
         }
         match &mut out {
-            Out::Keep(kept) => kept.append(&mut read),
+            Out::Sink(sink) => read.into_iter().for_each(sink),
             Out::Send(chunks) => {
                 let gone = |_| StoreError::unavailable(ATTEMPTED, "the loader went away");
-                chunks.send(read).await.map_err(gone)?;
+                chunks.send(Ok(read)).await.map_err(gone)?;
             }
         }
         if finished {

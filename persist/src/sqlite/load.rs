@@ -112,7 +112,10 @@ fn load_devices(
     chunks: &mpsc::Sender<Vec<Row>>,
 ) -> Result<(), StoreError> {
     let down = down(ATTEMPTED);
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // But for writing as the connection of the worker.
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags(path, flags).map_err(down)?;
     // One snapshot for all its blocks.
     connection.execute_batch("BEGIN").map_err(down)?;
