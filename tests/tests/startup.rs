@@ -76,7 +76,7 @@ async fn refused(store: Store) {
         (
             "UPDATE attributes SET deleted = 1",
             "UPDATE attributes SET deleted = 0",
-            vec!["rows of shard 0", message.as_str(), "plan"],
+            vec!["rows of shard 0", message.as_str(), "no attribute with the id"],
         ),
         ("DELETE FROM message_revisions", "", vec!["table messages", message.as_str()]),
         ("DELETE FROM lineage", "", vec!["table lineage", "it is empty"]),

@@ -21,7 +21,7 @@ pub(crate) fn options() -> StoreOptions {
     StoreOptions {
         connect_timeout: Duration::from_millis(500),
         read_timeout: Duration::from_secs(10),
-        shards: 16,
+        shards: 18,
         loaders: NonZeroUsize::MIN,
         allow_unsafe: false,
     }
@@ -105,8 +105,8 @@ pub(crate) async fn run(bench: &mut impl Bench) {
     a_store_that_is_down_refuses_and_recovers(bench, shard(9)).await;
     what_cannot_be_stored_is_refused(bench, shard(10)).await;
     damage_is_noticed(bench, shard(11)).await;
-    a_load_is_the_same_however_many_load(bench, shard(12)).await;
-    a_load_under_another_owner_is_refused(bench, shard(13)).await;
+    a_load_is_the_same_however_many_load(bench, shard(16)).await;
+    a_load_under_another_owner_is_refused(bench, shard(17)).await;
     purge::run(bench).await;
     the_number_of_shards_is_fixed_and_a_newer_schema_refused(bench).await;
 }
@@ -387,7 +387,7 @@ async fn what_cannot_be_stored_is_refused(bench: &impl Bench, shard: ShardId) {
     assert_eq!(footprint(bench, shard), before);
     let longest = StoreBatch { idempotency: vec![key(&"ü".repeat(64))], ..good };
     store.commit(&longest).await.unwrap();
-    let beyond = store.begin_epoch(ShardId::new(16), claim(2)).await.unwrap_err();
+    let beyond = store.begin_epoch(ShardId::new(options().shards), claim(2)).await.unwrap_err();
     assert!(matches!(beyond, StoreError::Invalid { .. }), "{beyond:?}");
 }
 
@@ -471,8 +471,11 @@ async fn a_load_under_another_owner_is_refused(bench: &impl Bench, shard: ShardI
     let mut generator = Generator::new(13);
     let mut store = open(bench, DATABASE, &options()).await.unwrap();
     let opening = store.begin_epoch(shard, claim(1)).await.unwrap();
-    let changes = generator.devices(100, false);
-    store.commit(&batch_of(shard, &opening, &changes)).await.unwrap();
+    // More than are on their way at a time, so that the store is still being read when the sink has the first.
+    for _ in 0..4 {
+        let changes = generator.devices(4000, false);
+        store.commit(&batch_of(shard, &opening, &changes)).await.unwrap();
+    }
     // The head moves under the load, as it does when another owner commits.
     let move_head = format!("UPDATE lease SET head = head + 1 WHERE shard = {shard}");
     let mut later = Some(bench.sql_later(DATABASE, move_head));
