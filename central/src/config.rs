@@ -9,6 +9,7 @@ use carillon_persist::{StoreOptions, StoreUrl};
 use carillon_world::ShardId;
 use carillon_world::stream::SenderConfig;
 
+use crate::OnLoading;
 pub use crate::core::auth::Token;
 pub use crate::core::budget::{Budgets, QuotaLimits};
 pub use crate::core::keys::RootSecret;
@@ -58,6 +59,8 @@ pub struct StoreConfig {
     pub options: StoreOptions,
     /// How long the store may take to be reached at the start.
     pub connect_timeout: Duration,
+    /// Who watches while a shard is loaded.
+    pub on_loading: Option<OnLoading>,
 }
 
 impl Default for StoreConfig {
@@ -66,6 +69,7 @@ impl Default for StoreConfig {
             url: StoreUrl::Sqlite(PathBuf::from("carillon.db")),
             options: StoreOptions::default(),
             connect_timeout: Duration::from_secs(30),
+            on_loading: None,
         }
     }
 }

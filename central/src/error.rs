@@ -21,7 +21,9 @@ pub enum CentralError {
     #[error("open the store")]
     Store(#[from] StoreError),
     /// The store's rows do not make a world: damaged, or changed by hand.
-    #[error("load shard {shard}")]
+    #[error(
+        "the store's rows of shard {shard} do not fit together: restore a backup, or mend by hand what is named here"
+    )]
     Load { shard: ShardId, source: ApplyError },
     /// Another owner has the shard, or its database is not what this process opened. Start anew to take it again.
     #[error("shard {shard} was taken by another owner")]

@@ -18,4 +18,4 @@ mod shell;
 
 pub use config::{Config, Identity};
 pub use error::CentralError;
-pub use shell::{Addresses, Central, open_store, openapi, run};
+pub use shell::{Addresses, Central, LoadProgress, OnLoading, open_store, openapi, run};

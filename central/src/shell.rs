@@ -13,6 +13,7 @@ mod api;
 mod clock;
 mod http;
 mod link;
+mod loading;
 mod opening;
 mod random;
 mod shared;
@@ -37,6 +38,7 @@ use self::writer_task::WriterTask;
 use crate::config::Config;
 use crate::error::CentralError;
 
+pub use self::loading::{LoadProgress, OnLoading};
 pub use self::opening::open_store;
 
 /// Where central listens.

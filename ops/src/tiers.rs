@@ -4,6 +4,7 @@
 //! and nothing in memory is shared.
 
 mod greeting;
+mod loading;
 pub(crate) mod parts;
 
 use std::future;
@@ -64,7 +65,8 @@ impl Running {
         }
         let data = DataFolder::open(&settings.process.data)?;
         let made = parts::made(settings, &data)?;
-        let config = parts::central(settings, &made);
+        let mut config = parts::central(settings, &made);
+        config.store.on_loading = loading::bar();
         let store = carillon_central::open_store(&config.store).await.map_err(Failure::Central)?;
         let central = Central::start(config, store).await.map_err(Failure::Central)?;
         let listens = central.addresses();

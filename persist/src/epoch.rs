@@ -44,9 +44,16 @@ pub fn judge_claim(
     if newest.is_some_and(|line| line.epoch != epoch || line.began_after > head)
         || (newest.is_none() && epoch.number > 0)
     {
-        return Err(damaged(format!(
-            "its newest line {newest:?} is not the lease's {epoch:?} at {head}"
-        )));
+        let (number, tag) = (epoch.number, epoch.tag);
+        let of_lease =
+            format!("the lease of shard {shard} is of epoch {number} (tag {tag}) at {head}");
+        return Err(damaged(match newest {
+            None => format!("it is empty, and {of_lease}"),
+            Some(line) => format!(
+                "its newest line for shard {shard} is epoch {} (tag {}) from {} on, and {of_lease}",
+                line.epoch.number, line.epoch.tag, line.began_after
+            ),
+        }));
     }
     if let Some(lineage) = &lineage
         && epoch.tag == claim.tag

@@ -29,8 +29,14 @@ pub enum StoreError {
         lineage: Option<Lineage>,
     },
     /// What was read cannot have been written by us.
-    #[error("the store is damaged: table {table}: {detail}")]
+    #[error(
+        "the store is damaged: table {table}: {detail}: restore a backup from before that, or mend it by hand while \
+         central is stopped"
+    )]
     Damaged { table: &'static str, detail: String },
+    /// The database says that its own files are damaged. Never retried.
+    #[error("could not {attempted}, because the database itself is damaged: restore a backup")]
+    Corrupt { attempted: &'static str, source: Box<dyn Error + Send + Sync> },
     #[error(
         "the store's schema is version {found}, and this release knows versions up to {known}: start the release that \
          migrated it, or restore a backup made before that"

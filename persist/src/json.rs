@@ -5,6 +5,8 @@
 //! units (see `carillon_expr::Point`; the SQL of an expression asks for `u`), and everything else what it looks like,
 //! so that they can be typed without the attribute's declaration. Bodies are written and read as they are.
 
+mod plain;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -56,16 +58,23 @@ pub(crate) fn write_attributes(attributes: &[(AttributeId, Value)]) -> String {
 }
 
 pub(crate) fn read_attributes(text: &str) -> Result<Box<[(AttributeId, Value)]>, Damage> {
+    let attributes = match plain::attributes(text) {
+        Some(attributes) => attributes.into(),
+        None => read_any_attributes(text)?,
+    };
+    if !attributes.is_sorted_by(|a, b| a.0 < b.0) {
+        return Err("its attributes are not sorted".to_owned());
+    }
+    Ok(attributes)
+}
+
+fn read_any_attributes(text: &str) -> Result<Box<[(AttributeId, Value)]>, Damage> {
     let RawMap(pairs) = parse(text)?;
     let attributes: Result<Box<[_]>, Damage> = pairs
         .into_iter()
         .map(|(id, raw)| Ok((AttributeId::new(parse_hex(id)?), read_value(raw.get())?)))
         .collect();
-    let attributes = attributes?;
-    if !attributes.is_sorted_by(|a, b| a.0 < b.0) {
-        return Err("its attributes are not sorted".to_owned());
-    }
-    Ok(attributes)
+    attributes
 }
 
 fn read_value(raw: &str) -> Result<Value, Damage> {
@@ -118,7 +127,10 @@ pub(crate) fn write_groups(groups: &[GroupId]) -> String {
 }
 
 pub(crate) fn read_groups(text: &str) -> Result<Box<[GroupId]>, Damage> {
-    let groups: Box<[GroupId]> = parse(text)?;
+    let groups: Box<[GroupId]> = match plain::groups(text) {
+        Some(groups) => groups.into(),
+        None => parse(text)?,
+    };
     if !groups.is_sorted_by(|a, b| a < b) {
         return Err("its groups are not sorted".to_owned());
     }

@@ -2,7 +2,10 @@
 //!
 //! MySQL commits each statement about a table by itself, so every statement of a migration can be run again.
 
+use std::collections::HashSet;
+
 use crate::StoreError;
+use crate::tables;
 
 #[derive(Debug)]
 pub(crate) struct Migration {
@@ -73,6 +76,26 @@ pub(crate) fn due(
     Ok(&all[all.partition_point(|migration| migration.version <= found)..])
 }
 
+/// Whether the tables of a migrated store have the columns that we read and write; `found` are the table and column of
+/// each that is there.
+///
+/// # Errors
+/// [`StoreError::Damaged`]: somebody took one away, or restored a part.
+pub(crate) fn judge_columns(found: &HashSet<(String, String)>) -> Result<(), StoreError> {
+    for table in tables::ALL {
+        let is_there = |column: &str| found.contains(&(table.name.to_owned(), column.to_owned()));
+        let detail = match table.columns.iter().find(|column| !is_there(column)) {
+            None => continue,
+            Some(_) if !found.iter().any(|(name, _)| name == table.name) => {
+                "it is missing".to_owned()
+            }
+            Some(column) => format!("it has no column {column}"),
+        };
+        return Err(StoreError::Damaged { table: table.name, detail });
+    }
+    Ok(())
+}
+
 /// The statements of a migration, without comments.
 pub(crate) fn statements(sql: &str) -> impl Iterator<Item = String> + '_ {
     let bare = |part: &str| {
@@ -107,6 +130,24 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_table_or_a_column_that_is_missing_is_named() {
+        let mut found: HashSet<(String, String)> = tables::ALL
+            .iter()
+            .flat_map(|table| {
+                table.columns.iter().map(|c| (table.name.to_owned(), (*c).to_owned()))
+            })
+            .collect();
+        // What else is there does not matter.
+        found.insert(("somebody".to_owned(), "else".to_owned()));
+        assert!(judge_columns(&found).is_ok());
+        let told = |found: &HashSet<_>| judge_columns(found).unwrap_err().to_string();
+        assert!(found.remove(&("devices".to_owned(), "p_seq".to_owned())));
+        assert!(told(&found).contains("table devices: it has no column p_seq"), "{}", told(&found));
+        found.retain(|(table, _)| table != "devices");
+        assert!(told(&found).contains("table devices: it is missing"), "{}", told(&found));
     }
 
     #[test]

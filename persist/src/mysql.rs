@@ -5,7 +5,10 @@
 //! and put back only when its state is known.
 
 mod link;
+mod load;
 mod script;
+
+use std::collections::HashSet;
 
 use carillon_world::{Epoch, Millis, Row, Seq, ShardId};
 use mysql_async::prelude::Queryable;
@@ -15,8 +18,8 @@ use crate::encode::plan;
 use crate::epoch::{Holding, Verdict, judge_claim};
 use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
 use crate::read::{
-    self, Columns, Reader, SELECT_ERASURES, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE,
-    SELECT_SEEN, SELECT_SEQ_TIMES, SELECT_TIMES, SOURCES,
+    self, Columns, SELECT_ERASURES, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE, SELECT_SEEN,
+    SELECT_SEQ_TIMES, SELECT_TIMES,
 };
 use crate::{
     CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, SeenRow, Store, StoreBatch,
@@ -25,14 +28,15 @@ use crate::{
 use link::{Failure, LOCK_WAIT_EXCEEDED, Link, NULL_REFUSED};
 use script::Counted;
 
-/// Rows read under one time limit.
-const LOAD_CHUNK_ROWS: usize = 512;
 /// A lease row that stays locked for longer belongs to an owner that paused: its connection is ended.
 const OWNER_PAUSE_S: u64 = 1;
 /// How often the connection that holds the lease row is ended before giving up. Each time it may be another's.
 const OWNER_KILLS_MAX: usize = 5;
 /// Milliseconds; the session's time zone is UTC, so no hour comes twice.
 const SELECT_CLOCK: &str = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNED)";
+
+/// The table and name of every column.
+const SELECT_COLUMNS: &str = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = DATABASE()";
 
 /// See [`Store`].
 #[derive(Debug)]
@@ -93,7 +97,7 @@ impl MysqlStore {
                 link.conn
                     .query_drop(statement)
                     .await
-                    .map_err(|error| StoreError::unavailable(attempted, error))?;
+                    .map_err(|error| link::down(attempted, error))?;
             }
             let (version, name) = (migration.version, migration.name);
             let insert = format!(
@@ -101,6 +105,12 @@ impl MysqlStore {
             );
             link.run(&insert).await.map_err(|failure| failure.into_error(attempted))?;
         }
+        let mut columns = HashSet::new();
+        for mut row in link.all(attempted, SELECT_COLUMNS, ()).await? {
+            let mut read = || Ok((row.text(0)?, row.text(1)?));
+            columns.insert(read::in_table("information_schema.columns", read())?);
+        }
+        migrate::judge_columns(&columns)?;
         let insert = format!(
             "INSERT IGNORE INTO installation (one, shards) VALUES (1, {})",
             self.options.shards
@@ -243,42 +253,17 @@ impl Store for MysqlStore {
         shard: ShardId,
         sink: &mut (dyn FnMut(Row) + Send),
     ) -> Result<(), StoreError> {
-        let attempted = "load from the store";
-        let within = self.options.read_timeout;
+        self.load_all(shard, sink).await
+    }
+
+    async fn estimate_rows(&mut self) -> Result<u64, StoreError> {
+        let select = "SELECT CAST(COALESCE(MAX(table_rows), 0) AS UNSIGNED) FROM information_schema.tables \
+                      WHERE table_schema = DATABASE() AND table_name = 'devices'";
         let mut link = self.take().await?;
-        let begin = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
-                     START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
-        link.run(begin).await.map_err(|failure| failure.into_error(attempted))?;
-        let mut reader = Reader::default();
-        for source in &SOURCES {
-            let rows = link.conn.exec_iter(source.select, (shard.get(),));
-            let mut rows = link::within(attempted, within, rows).await?;
-            loop {
-                let next = async {
-                    let mut chunk = Vec::with_capacity(LOAD_CHUNK_ROWS);
-                    while chunk.len() < LOAD_CHUNK_ROWS
-                        && let Some(row) = rows.next().await?
-                    {
-                        chunk.push(row);
-                    }
-                    Ok(chunk)
-                };
-                let chunk = link::within(attempted, within, next).await?;
-                let finished = chunk.len() < LOAD_CHUNK_ROWS;
-                for row in chunk {
-                    if let Some(row) = reader.read(source.table, &mut link::Fields(row))? {
-                        sink(row);
-                    }
-                }
-                if finished {
-                    break;
-                }
-            }
-        }
-        reader.finish()?;
-        link.run("COMMIT").await.map_err(|failure| failure.into_error(attempted))?;
+        let row = link.first("count devices", select, ()).await?;
         self.link = Some(link);
-        Ok(())
+        let rows = row.ok_or_else(|| "no answer".to_owned()).and_then(|mut row| row.int(0));
+        read::in_table("devices", rows)
     }
 
     async fn load_idempotency(

@@ -3,7 +3,7 @@
 //! Each `SELECT` stands beside the function that reads its columns. `+shard` keeps SQLite from walking an index over
 //! a table that is read whole anyway.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use carillon_expr::Type;
 use carillon_world::{
     AppId, AppRow, AttributeId, AttributeRow, DeviceId, DevicePrivate, DeviceRow, Epoch, GroupId,
     GroupRow, LineageEntry, MessageId, MessageRow, Millis, Quotas, RevisionRecord, Row, SecretHash,
-    Seq,
+    Seq, ShardId,
 };
 
 use crate::json::{self, Damage};
@@ -59,8 +59,9 @@ pub(crate) struct Source {
     pub(crate) select: &'static str,
 }
 
-/// In the order in which they are read: revisions before messages, which take them along.
-pub(crate) static SOURCES: [Source; 6] = [
+/// All but devices, in the order in which they are read: revisions before messages, which take them along. The first
+/// column is the id of the row, but for revisions, which have none.
+pub(crate) static SOURCES: [Source; 5] = [
     Source {
         table: "apps",
         select: "SELECT a.app, a.name, a.environment, a.publishable_key, a.created_at, q.devices_max, q.groups_max, \
@@ -84,21 +85,79 @@ pub(crate) static SOURCES: [Source; 6] = [
         select: "SELECT message, app, revision, state, to_expression, priority, collapse_key, created_at, not_before, \
                  expires_at, variants, changed_seq FROM messages WHERE +shard = ?",
     },
-    Source {
-        table: "devices",
-        select: "SELECT device, app, generation_seq, p_seq, created_at, user_id, attributes, group_ids, secret_sha256, \
-                 push_tokens FROM devices WHERE +shard = ? AND deleted = 0",
-    },
 ];
 
-/// Reads the rows of [`SOURCES`] in that order.
-#[derive(Debug, Default)]
+/// Read last, in parts: further conditions may be added.
+pub(crate) static DEVICES: Source = Source {
+    table: "devices",
+    select: "SELECT device, app, generation_seq, p_seq, created_at, user_id, attributes, group_ids, secret_sha256, \
+             push_tokens FROM devices WHERE +shard = ? AND deleted = 0",
+};
+
+/// What the lease says before and after a load has to be the same, or rows of two states were read.
+///
+/// # Errors
+/// [`StoreError::Fenced`]
+pub(crate) fn unchanged(
+    shard: ShardId,
+    before: Option<(Epoch, Seq, Seq)>,
+    after: Option<(Epoch, Seq, Seq)>,
+) -> Result<(), StoreError> {
+    match before {
+        Some((held, ..)) if before != after => {
+            Err(StoreError::Fenced { shard, held, lineage: None })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads the rows of [`SOURCES`] in that order, and of [`DEVICES`].
+#[derive(Debug)]
 pub(crate) struct Reader {
+    /// No row changed after it.
+    head: Seq,
+    /// Those that were read; every other row is of one of them.
+    apps: HashSet<AppId>,
+    /// The app of the last row, so that the set is asked once for a million rows of one app.
+    last_app: Option<AppId>,
     /// Without bodies, so small; each leaves with its message.
     revisions: HashMap<(AppId, MessageId), Vec<RevisionRecord>>,
 }
 
 impl Reader {
+    /// `lease`: what holds while the shard is read.
+    pub(crate) fn new(lease: Option<(Epoch, Seq, Seq)>) -> Reader {
+        // Without a lease there is nothing to read.
+        let head = lease.map_or(Seq::ZERO, |(_, head, _)| head);
+        Reader { head, apps: HashSet::new(), last_app: None, revisions: HashMap::new() }
+    }
+
+    /// A reader of further rows of the same shard, when the apps are read.
+    pub(crate) fn beside(&self) -> Reader {
+        let apps = self.apps.clone();
+        Reader { head: self.head, apps, last_app: None, revisions: HashMap::new() }
+    }
+
+    /// Those that were read, in no order.
+    pub(crate) fn apps(&self) -> impl Iterator<Item = AppId> + '_ {
+        self.apps.iter().copied()
+    }
+
+    fn known(&mut self, app: AppId) -> Result<(), Damage> {
+        if self.last_app != Some(app) && !self.apps.contains(&app) {
+            return Err(format!("it belongs to app {app}, which the table apps has not"));
+        }
+        self.last_app = Some(app);
+        Ok(())
+    }
+
+    fn committed(&self, seq: Seq) -> Result<(), Damage> {
+        if seq > self.head {
+            return Err(format!("it changed at {seq}, and the head of the shard is {}", self.head));
+        }
+        Ok(())
+    }
+
     /// `None` for a row that comes later, as part of another.
     ///
     /// # Errors
@@ -108,16 +167,40 @@ impl Reader {
         table: &'static str,
         columns: &mut impl Columns,
     ) -> Result<Option<Row>, StoreError> {
-        let row = match table {
-            "apps" => app(columns),
-            "attributes" => attribute(columns),
-            "app_groups" => group(columns),
-            "message_revisions" => return in_table(table, self.revision(columns)).map(|()| None),
-            "messages" => self.message(columns),
-            "devices" => device(columns),
-            _ => unreachable!("{table} is no source"),
-        };
+        if table == "message_revisions" {
+            return in_table(table, self.revision(columns)).map(|()| None);
+        }
+        let row = columns.int(0).and_then(|id| {
+            let (what, row) = match table {
+                "apps" => ("app", app(id, columns)),
+                "attributes" => ("attribute", attribute(id, columns)),
+                "app_groups" => ("group", group(id, columns)),
+                "messages" => ("message", self.message(id, columns)),
+                "devices" => ("device", device(id, columns)),
+                _ => unreachable!("{table} is no source"),
+            };
+            let fits = row.and_then(|row| self.check(&row).map(|()| row));
+            fits.map_err(|detail| format!("{what} {id:016x}: {detail}"))
+        });
         in_table(table, row).map(Some)
+    }
+
+    /// Whether the row fits what was read before.
+    fn check(&mut self, row: &Row) -> Result<(), Damage> {
+        let (app, changed) = match row {
+            Row::App(row) => {
+                self.apps.insert(row.id);
+                (row.id, Seq::ZERO)
+            }
+            Row::Attribute(row) => (row.app, Seq::ZERO),
+            Row::Group(row) => (row.app, Seq::ZERO),
+            Row::Device(row) => (row.app, row.p.max(row.generation)),
+            Row::Message { row, revisions } => {
+                (row.app, revisions.last().map_or(Seq::ZERO, |record| record.from))
+            }
+        };
+        self.known(app)?;
+        self.committed(changed)
     }
 
     /// To be called after the last row.
@@ -135,23 +218,25 @@ impl Reader {
     }
 
     fn revision(&mut self, columns: &mut impl Columns) -> Result<(), Damage> {
-        let key = (AppId::new(columns.int(0)?), MessageId::new(columns.int(1)?));
-        let record = RevisionRecord {
-            from: Seq::new(columns.int(2)?),
-            active: columns.int(3)? != 0,
-            to: columns.text(4)?.into(),
-            variants: json::read_heads(&columns.text(5)?)?,
+        let (app, message) = (AppId::new(columns.int(0)?), MessageId::new(columns.int(1)?));
+        let mut read = || {
+            Ok(RevisionRecord {
+                from: Seq::new(columns.int(2)?),
+                active: columns.int(3)? != 0,
+                to: columns.text(4)?.into(),
+                variants: json::read_heads(&columns.text(5)?)?,
+            })
         };
-        self.revisions.entry(key).or_default().push(record);
+        let record = read().map_err(|detail: Damage| format!("message {message}: {detail}"))?;
+        self.revisions.entry((app, message)).or_default().push(record);
         Ok(())
     }
 
-    fn message(&mut self, columns: &mut impl Columns) -> Result<Row, Damage> {
-        let id = MessageId::new(columns.int(0)?);
+    fn message(&mut self, id: u64, columns: &mut impl Columns) -> Result<Row, Damage> {
+        let id = MessageId::new(id);
         let app = AppId::new(columns.int(1)?);
         let priority = columns.name(5)?;
         let expires_at = Millis(columns.int(9)?);
-        let of_message = |detail: Damage| format!("message {id}: {detail}");
         let row = MessageRow {
             id,
             app,
@@ -166,22 +251,21 @@ impl Reader {
             created_at: Millis(columns.int(7)?),
             not_before: columns.opt_int(8)?.map(Millis),
             expires_at,
-            variants: json::read_variants(&columns.text(10)?, priority, expires_at)
-                .map_err(of_message)?,
+            variants: json::read_variants(&columns.text(10)?, priority, expires_at)?,
         };
         let mut revisions = self.revisions.remove(&(app, id)).unwrap_or_default();
         revisions.sort_unstable_by_key(|record| record.from);
         let changed = Seq::new(columns.int(11)?);
         if revisions.last() != Some(&RevisionRecord::of(&row, changed)) {
-            return Err(of_message("its latest revision is another".to_owned()));
+            return Err("its latest revision is another".to_owned());
         }
         Ok(Row::Message { row: Arc::new(row), revisions })
     }
 }
 
-fn app(columns: &mut impl Columns) -> Result<Row, Damage> {
+fn app(id: u64, columns: &mut impl Columns) -> Result<Row, Damage> {
     Ok(Row::App(Arc::new(AppRow {
-        id: AppId::new(columns.int(0)?),
+        id: AppId::new(id),
         name: columns.text(1)?.into(),
         environment: columns.name(2)?,
         publishable_key: columns.text(3)?.into(),
@@ -195,9 +279,9 @@ fn app(columns: &mut impl Columns) -> Result<Row, Damage> {
     })))
 }
 
-fn attribute(columns: &mut impl Columns) -> Result<Row, Damage> {
+fn attribute(id: u64, columns: &mut impl Columns) -> Result<Row, Damage> {
     Ok(Row::Attribute(Arc::new(AttributeRow {
-        id: AttributeId::new(columns.int(0)?),
+        id: AttributeId::new(id),
         app: AppId::new(columns.int(1)?),
         name: columns.text(2)?.into(),
         kind: columns.text(3)?.parse::<Type>().map_err(|error| error.to_string())?,
@@ -205,35 +289,33 @@ fn attribute(columns: &mut impl Columns) -> Result<Row, Damage> {
     })))
 }
 
-fn group(columns: &mut impl Columns) -> Result<Row, Damage> {
+fn group(id: u64, columns: &mut impl Columns) -> Result<Row, Damage> {
     Ok(Row::Group(Arc::new(GroupRow {
-        id: GroupId::new(columns.int(0)?),
+        id: GroupId::new(id),
         app: AppId::new(columns.int(1)?),
         name: columns.text(2)?.into(),
         set_by: columns.name(3)?,
     })))
 }
 
-fn device(columns: &mut impl Columns) -> Result<Row, Damage> {
-    let id = DeviceId::new(columns.int(0)?);
-    let of_device = |detail: Damage| format!("device {id}: {detail}");
+fn device(id: u64, columns: &mut impl Columns) -> Result<Row, Damage> {
     let secret = columns.digest(8)?.map(SecretHash);
     let private = match columns.opt_text(9)? {
         Some(tokens) => {
-            let tokens = json::read_tokens(&tokens).map_err(of_device)?;
+            let tokens = json::read_tokens(&tokens)?;
             Some(Box::new(DevicePrivate { secret, tokens }))
         }
         None => None,
     };
     Ok(Row::Device(Arc::new(DeviceRow {
-        id,
+        id: DeviceId::new(id),
         app: AppId::new(columns.int(1)?),
         generation: Seq::new(columns.int(2)?),
         p: Seq::new(columns.int(3)?),
         created_at: Millis(columns.int(4)?),
         user: columns.opt_text(5)?.map(Arc::from),
-        attributes: json::read_attributes(&columns.text(6)?).map_err(of_device)?,
-        groups: json::read_groups(&columns.text(7)?).map_err(of_device)?,
+        attributes: json::read_attributes(&columns.text(6)?)?,
+        groups: json::read_groups(&columns.text(7)?)?,
         private,
     })))
 }

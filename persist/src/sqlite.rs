@@ -3,17 +3,22 @@
 //! SQLite blocks, so it has a thread of its own with a channel in front. The connection is opened on demand and
 //! dropped after any error that leaves its state in doubt. `synchronous=FULL`: an answer means durable.
 
+mod load;
 mod write;
 
+use std::collections::HashSet;
 use std::fs::OpenOptions;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use carillon_world::{LineageEntry, Millis, Row, ShardId};
+use carillon_world::{Epoch, LineageEntry, Millis, Row, Seq, ShardId};
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::durability::judge_sqlite;
@@ -21,8 +26,8 @@ use crate::epoch::{Holding, Verdict, judge_claim};
 use crate::json::Damage;
 use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
 use crate::read::{
-    self, Columns, Reader, SELECT_ERASURES, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE,
-    SELECT_SEEN, SELECT_SEQ_TIMES, SELECT_TIMES, SOURCES,
+    self, Columns, SELECT_ERASURES, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE, SELECT_SEEN,
+    SELECT_SEQ_TIMES, SELECT_TIMES,
 };
 use crate::{
     CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, SeenRow, Store, StoreBatch,
@@ -32,7 +37,7 @@ use crate::{
 /// Rows that travel together from the thread to the loader: few wake-ups, little memory.
 const LOAD_CHUNK_ROWS: usize = 512;
 /// Chunks that wait for the loader at most.
-const LOAD_CHUNKS_MAX: usize = 4;
+const LOAD_CHUNKS_MAX: usize = 8;
 /// The log is folded into the file when it is this large, after the answer to the batch that made it so.
 const WAL_BYTES_MAX: u64 = 16 << 20;
 /// Statements kept ready: four sizes of eight tables and a few more.
@@ -62,6 +67,7 @@ impl SqliteStore {
             path: path.to_owned(),
             busy_timeout: options.connect_timeout,
             allow_unsafe: options.allow_unsafe,
+            loaders: options.loaders,
             connection: None,
             sql: write::Sql::default(),
         };
@@ -153,6 +159,15 @@ impl Store for SqliteStore {
             .map_err(|error| StoreError::unavailable("load from the SQLite store", error))?
     }
 
+    async fn estimate_rows(&mut self) -> Result<u64, StoreError> {
+        self.call(|worker| {
+            let select = "SELECT COALESCE(MAX(rowid), 0) FROM devices";
+            let rows = worker.connection()?.query_row(select, [], |row| row.get::<_, i64>(0));
+            rows.map(i64::unsigned_abs).map_err(down("count devices"))
+        })
+        .await
+    }
+
     async fn load_idempotency(
         &mut self,
         shard: ShardId,
@@ -221,6 +236,7 @@ struct Worker {
     path: PathBuf,
     busy_timeout: Duration,
     allow_unsafe: bool,
+    loaders: NonZeroUsize,
     connection: Option<Connection>,
     sql: write::Sql,
 }
@@ -283,6 +299,7 @@ impl Worker {
                 .execute("INSERT INTO schema_version (version, name) VALUES (?, ?)", row)
                 .map_err(down)?;
         }
+        migrate::judge_columns(&columns(&transaction).map_err(down)?)?;
         let insert = "INSERT INTO installation (one, shards) VALUES (1, ?) ON CONFLICT DO NOTHING";
         transaction.execute(insert, [shards]).map_err(down)?;
         let shards = transaction
@@ -327,31 +344,6 @@ impl Worker {
         transaction.execute("INSERT INTO lineage VALUES (?, ?, ?, ?, ?, ?)", line).map_err(down)?;
         transaction.commit().map_err(down)?;
         Ok(opening)
-    }
-
-    fn load(&mut self, shard: ShardId, chunks: &mpsc::Sender<Vec<Row>>) -> Result<(), StoreError> {
-        let down = down("load from the SQLite store");
-        let transaction = self
-            .connection()?
-            .transaction_with_behavior(TransactionBehavior::Deferred)
-            .map_err(down)?;
-        let gone =
-            |_| StoreError::unavailable("load from the SQLite store", "the loader went away");
-        let mut reader = Reader::default();
-        let mut chunk = Vec::with_capacity(LOAD_CHUNK_ROWS);
-        for source in &SOURCES {
-            let mut statement = transaction.prepare(source.select).map_err(down)?;
-            let mut rows = statement.query([shard.get()]).map_err(down)?;
-            while let Some(row) = rows.next().map_err(down)? {
-                chunk.extend(reader.read(source.table, &mut Fields(row))?);
-                if chunk.len() == LOAD_CHUNK_ROWS {
-                    let full = std::mem::replace(&mut chunk, Vec::with_capacity(LOAD_CHUNK_ROWS));
-                    chunks.blocking_send(full).map_err(gone)?;
-                }
-            }
-        }
-        reader.finish()?;
-        chunks.blocking_send(chunk).map_err(gone)
     }
 
     fn load_idempotency(
@@ -432,6 +424,15 @@ fn unsafe_settings(connection: &Connection) -> rusqlite::Result<Vec<UnsafeSettin
     Ok(judge_sqlite(&journal, synchronous))
 }
 
+/// The epoch, head and horizon of the lease.
+fn lease(connection: &Connection, shard: ShardId) -> Result<Option<(Epoch, Seq, Seq)>, StoreError> {
+    let found = connection
+        .query_row(SELECT_LEASE, [shard.get()], |row| Ok(read::lease(&mut Fields(row))))
+        .optional()
+        .map_err(down("read the lease"))?;
+    found.transpose()
+}
+
 fn lineage(connection: &Connection, shard: ShardId) -> Result<Vec<LineageEntry>, StoreError> {
     let down = down("read the lineage");
     let mut statement = connection.prepare(SELECT_LINEAGE).map_err(down)?;
@@ -457,8 +458,22 @@ fn signed(bits: u64) -> i64 {
     bits.cast_signed()
 }
 
+/// The table and name of every column.
+fn columns(connection: &Connection) -> rusqlite::Result<HashSet<(String, String)>> {
+    let select = "SELECT t.name, c.name FROM sqlite_schema AS t JOIN pragma_table_info(t.name) AS c \
+                  WHERE t.type = 'table'";
+    let mut statement = connection.prepare(select)?;
+    let columns = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    columns.collect()
+}
+
 fn down(attempted: &'static str) -> impl Fn(rusqlite::Error) -> StoreError + Copy {
-    move |error| StoreError::unavailable(attempted, error)
+    move |error| match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            StoreError::Corrupt { attempted, source: error.into() }
+        }
+        _ => StoreError::unavailable(attempted, error),
+    }
 }
 
 struct Fields<'a, 'r>(&'a rusqlite::Row<'r>);

@@ -113,15 +113,22 @@ pub trait Store: Send {
         claim: EpochClaim,
     ) -> impl Future<Output = Result<Opening, StoreError>> + Send;
 
-    /// Streams every row of `shard`, as it is at one instant: an app's rows after the app, devices last.
+    /// Streams every row of `shard`, as it is at one instant: an app's rows after the app, devices last. Only the owner
+    /// may load: if another one came meanwhile, what was read is of no use.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] for what cannot have been written by [`commit`](Store::commit); `sink` has seen part.
+    /// [`StoreError::Damaged`] for what cannot have been written by [`commit`](Store::commit), [`StoreError::Fenced`] if
+    /// another owner came; `sink` has seen part.
     fn load(
         &mut self,
         shard: ShardId,
         sink: &mut (dyn FnMut(Row) + Send),
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// About how many rows [`load`](Store::load) will stream, for those who wait; at once, and perhaps far off.
+    fn estimate_rows(&mut self) -> impl Future<Output = Result<u64, StoreError>> + Send {
+        std::future::ready(Ok(0))
+    }
 
     /// The idempotency rows made at `since` or later.
     fn load_idempotency(
@@ -207,6 +214,13 @@ impl Store for AnyStore {
         match self {
             AnyStore::Sqlite(store) => store.load(shard, sink).await,
             AnyStore::Mysql(store) => store.load(shard, sink).await,
+        }
+    }
+
+    async fn estimate_rows(&mut self) -> Result<u64, StoreError> {
+        match self {
+            AnyStore::Sqlite(store) => store.estimate_rows().await,
+            AnyStore::Mysql(store) => store.estimate_rows().await,
         }
     }
 

@@ -123,6 +123,47 @@ pub(crate) static ERASURES: Table = Table {
     ..Table::of("erasures", 3, &["shard", "app", "device"])
 };
 
+/// The owner of each shard, and how far it is.
+pub(crate) static LEASE: Table = Table::of(
+    "lease",
+    1,
+    &[
+        "shard",
+        "epoch_number",
+        "epoch_tag",
+        "head",
+        "horizon",
+        "owner_connection",
+        "batches",
+        "committed_at",
+    ],
+);
+
+pub(crate) static LINEAGE: Table = Table::of(
+    "lineage",
+    2,
+    &["shard", "epoch_number", "epoch_tag", "began_after", "fork", "began_at"],
+);
+
+/// Every table that a store must have.
+pub(crate) static ALL: [&Table; 15] = [
+    &LEASE,
+    &LINEAGE,
+    &APPS,
+    &QUOTAS,
+    &ATTRIBUTES,
+    &GROUPS,
+    &DEVICES,
+    &MESSAGES,
+    &REVISIONS,
+    &IDEMPOTENCY,
+    &RECEIPTS,
+    &SEQ_TIMES,
+    &DEVICE_SEEN,
+    &SEEN_SINCE,
+    &ERASURES,
+];
+
 /// What a purge forgets with one statement for both stores: tombstones, and the times of seqs that are past. Each
 /// looks only at what changed above `from`, by an index; what lies below was forgotten before. No sequence number
 /// exceeds 63 bits, so literals fit everywhere.

@@ -1,6 +1,7 @@
 //! Where a store is and how patiently it is used.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -85,6 +86,8 @@ pub struct StoreOptions {
     pub read_timeout: Duration,
     /// The number of shards, written when the store is created and unchangeable then.
     pub shards: u16,
+    /// Threads or connections that load a shard at a time.
+    pub loaders: NonZeroUsize,
     /// Use the store although it may lose what it has acknowledged; see [`Store::unsafe_settings`](crate::Store).
     pub allow_unsafe: bool,
 }
@@ -95,6 +98,7 @@ impl Default for StoreOptions {
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(10),
             shards: 1,
+            loaders: NonZeroUsize::new(2).expect("not zero"),
             allow_unsafe: false,
         }
     }

@@ -1,11 +1,12 @@
 //! A world from a store's tables or a snapshot: rows in any order, then one check that they fit together.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use crate::message::{Message, Revision};
 use crate::partition::Slice;
-use crate::pmap::PMap;
+use crate::pmap::{PMap, mix};
 use crate::usage::{self, Usage};
 use crate::view::{App, ApplyError};
 use crate::{
@@ -36,12 +37,30 @@ struct Staged {
     message_bytes: u64,
 }
 
+/// Mixes an id, and hashes nothing else: a million devices count eight million memberships.
+#[derive(Debug, Default)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = mix(self.0 ^ u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        self.0 = mix(id);
+    }
+}
+
 /// The devices of an app, with what is counted of them.
 #[derive(Debug, Default)]
 pub(crate) struct Devices {
     pub(crate) rows: PMap<DeviceId, Arc<DeviceRow>>,
     /// How many devices are in each group that has any.
-    pub(crate) members: HashMap<GroupId, u64>,
+    pub(crate) members: HashMap<GroupId, u64, BuildHasherDefault<IdHasher>>,
     pub(crate) usage: Usage,
 }
 

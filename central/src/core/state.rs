@@ -24,15 +24,18 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(world: World) -> State {
-        let mut secrets = PMap::new();
+        let mut held = Vec::new();
         for app in world.apps() {
-            for device in app.devices() {
-                if let Some(secret) = secret_of(device) {
-                    add(&mut secrets, secret, (app.row().id, device.id));
-                }
-            }
+            let id = app.row().id;
+            let secrets = app.devices().filter_map(|row| Some((secret_of(row)?, row.id)));
+            held.extend(secrets.map(|(secret, device)| (prefix(&secret), (id, device))));
         }
-        State { world, secrets }
+        held.sort_unstable();
+        let holders = held.chunk_by(|a, b| a.0 == b.0).map(|alike| match alike {
+            [(prefix, (app, device))] => (*prefix, Holders::One(*app, *device)),
+            many => (many[0].0, Holders::Many(many.iter().map(|(_, holder)| *holder).collect())),
+        });
+        State { secrets: PMap::from_entries(holders.collect()), world }
     }
 
     pub(crate) fn by_secret(&self, app: AppId, secret: &SecretHash) -> Option<&Arc<DeviceRow>> {

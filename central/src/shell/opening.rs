@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use carillon_persist::{AnyStore, EpochClaim, Store, StoreError};
 use carillon_world::{Epoch, Millis, WorldBuilder};
 
+use super::loading::Loading;
 use super::random;
 use crate::config::{Config, StoreConfig};
 use crate::core::limits::IDEMPOTENCY_KEPT;
@@ -57,7 +58,13 @@ pub(super) async fn open_shard<S: Store>(
     let claim = EpochClaim { tag: random::id(), held: None, number_min: 0, fork: false };
     let opening = store.begin_epoch(shard, claim).await?;
     let mut builder = WorldBuilder::new(shard);
-    store.load(shard, &mut |row| builder.insert(row)).await?;
+    let mut loading = Loading::begin(config.store.on_loading.clone(), store.estimate_rows().await?);
+    let mut sink = |row| {
+        builder.insert(row);
+        loading.row();
+    };
+    store.load(shard, &mut sink).await?;
+    drop(loading);
     let world = builder
         .finish(opening.lineage, opening.head, opening.horizon)
         .map_err(|source| CentralError::Load { shard, source })?;

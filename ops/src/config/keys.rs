@@ -154,6 +154,9 @@ settings! {
         write_timeout: Duration = "10s",
         /// How long the store may take to answer at the start.
         store_connect_timeout: Duration = "30s",
+        /// Threads (SQLite) or connections (MySQL) that read devices at the start. Not set: one a core, at
+        /// most 4.
+        store_loaders: Option<NonZeroUsize> = "",
         /// Edges connected at a time.
         links_max: NonZeroUsize = "1024",
         /// How long an edge's TLS handshake and first frame may take.

@@ -1,6 +1,7 @@
 //! Each tier's part of the settings, in the tier's own terms.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
 
 use carillon_central::config::{
     AdminConfig, BatchLimits, Budgets, LinkConfig, QuotaLimits, StoreConfig, Token as CentralToken,
@@ -70,6 +71,13 @@ pub(crate) fn made(settings: &Settings, data: &DataFolder) -> Result<Made, DataE
     })
 }
 
+/// Threads or connections that load a shard where nothing is said: more than a few gain nothing, because one thread
+/// takes what they bring.
+fn loaders() -> NonZeroUsize {
+    const MOST: NonZeroUsize = NonZeroUsize::new(4).expect("not zero");
+    std::thread::available_parallelism().map_or(NonZeroUsize::MIN, |cores| cores.min(MOST))
+}
+
 pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
     let central = &settings.central;
     let token = |secret: &Secret| CentralToken::new(secret.reveal());
@@ -78,9 +86,11 @@ pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
             url: made.store.clone(),
             options: StoreOptions {
                 allow_unsafe: central.allow_unsafe_store,
+                loaders: central.store_loaders.unwrap_or_else(loaders),
                 ..StoreOptions::default()
             },
             connect_timeout: central.store_connect_timeout,
+            on_loading: None,
         },
         admin: AdminConfig {
             listen: central.listen,

@@ -16,6 +16,9 @@ use crate::{StoreError, StoreOptions, UnsafeSetting};
 pub(super) const NULL_REFUSED: u16 = 1048;
 /// `ER_LOCK_WAIT_TIMEOUT`
 pub(super) const LOCK_WAIT_EXCEEDED: u16 = 1205;
+/// What the server says of files that it cannot read: `ER_NOT_KEYFILE`, `ER_CRASHED_ON_USAGE`,
+/// `ER_CRASHED_ON_REPAIR`, `ER_INDEX_CORRUPT`, `ER_NO_SUCH_TABLE_IN_ENGINE`.
+const CORRUPT: [u16; 5] = [1034, 1194, 1195, 1712, 1932];
 /// A connection idle for longer is asked whether it is alive before a batch is entrusted to it, because a batch on a
 /// dead one would have an unknown outcome.
 const IDLE_MAX: Duration = Duration::from_secs(1);
@@ -160,8 +163,17 @@ pub(super) async fn within<T>(
     doing: impl Future<Output = mysql_async::Result<T>>,
 ) -> Result<T, StoreError> {
     match tokio::time::timeout(limit, doing).await {
-        Ok(result) => result.map_err(|error| StoreError::unavailable(attempted, error)),
+        Ok(result) => result.map_err(|error| down(attempted, error)),
         Err(_) => Err(StoreError::Timeout { attempted, after: limit }),
+    }
+}
+
+pub(super) fn down(attempted: &'static str, error: mysql_async::Error) -> StoreError {
+    match &error {
+        mysql_async::Error::Server(server) if CORRUPT.contains(&server.code) => {
+            StoreError::Corrupt { attempted, source: error.into() }
+        }
+        _ => StoreError::unavailable(attempted, error),
     }
 }
 
@@ -195,7 +207,7 @@ impl Failure {
 
     pub(super) fn into_error(self, attempted: &'static str) -> StoreError {
         match self.cause {
-            Cause::Driver(error) => StoreError::unavailable(attempted, error),
+            Cause::Driver(error) => down(attempted, error),
             Cause::Timeout(after) => StoreError::Timeout { attempted, after },
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use carillon_expr::{Number, Type, Value};
 use carillon_persist::{
-    AnyStore, BatchUpkeep, EpochClaim, Opening, Store as _, StoreBatch, StoreOptions,
+    AnyStore, BatchUpkeep, EpochClaim, Opening, SeenRow, Store as _, StoreBatch, StoreOptions,
 };
 use carillon_world::{
     AppId, AppRow, AttributeId, AttributeRow, Batch, Change, DeviceId, DevicePrivate, DeviceRow,
@@ -159,11 +159,15 @@ async fn fill(cluster: &Cluster) -> Result<(), BenchError> {
     let claim = EpochClaim { tag: 77, held: None, number_min: 0, fork: false };
     let opening = store.begin_epoch(ShardId::FIRST, claim).await.map_err(|error| failed(&error))?;
     let mut head = opening.head;
-    head = commit(&mut store, &opening, head, schema()).await?;
+    head = commit(&mut store, &opening, head, schema(), Vec::new()).await?;
     for from in (0..devices()).step_by(usize::try_from(BATCH).unwrap_or(usize::MAX)) {
         let to = (from + BATCH).min(devices());
-        let changes = (from..to).map(|n| Change::Device(Arc::new(device(n)))).collect();
-        head = commit(&mut store, &opening, head, changes).await?;
+        let devices: Vec<_> = (from..to).map(device).collect();
+        // As after a day on which each of them was there.
+        let seen = |row: &DeviceRow| SeenRow { app: row.app, device: row.id, hour: 480_000 };
+        let seen = devices.iter().map(seen).collect();
+        let changes = devices.into_iter().map(|row| Change::Device(Arc::new(row))).collect();
+        head = commit(&mut store, &opening, head, changes, seen).await?;
     }
     Ok(())
 }
@@ -173,6 +177,7 @@ async fn commit(
     opening: &Opening,
     head: Seq,
     changes: Vec<Change>,
+    seen: Vec<SeenRow>,
 ) -> Result<Seq, BenchError> {
     let batch = StoreBatch {
         shard: ShardId::FIRST,
@@ -182,7 +187,7 @@ async fn commit(
         idempotency: Vec::new(),
         receipts: Vec::new(),
         horizon: Seq::ZERO,
-        upkeep: BatchUpkeep::default(),
+        upkeep: BatchUpkeep { seen, ..BatchUpkeep::default() },
         now: Millis(1),
     };
     store.commit(&batch).await.map_err(|error| BenchError(format!("fill: {error}")))?;

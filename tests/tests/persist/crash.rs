@@ -8,7 +8,9 @@ use carillon_persist::{
     AnyStore, CommitError, EpochClaim, Opening, Store, StoreBatch, StoreOptions,
 };
 use carillon_tests::mariadb::MariaDb;
-use carillon_world::{AppId, Batch, Change, DeviceId, DeviceRow, Millis, Seq, ShardId};
+use carillon_world::{
+    AppId, AppRow, Batch, Change, DeviceId, DeviceRow, Environment, Millis, Quotas, Seq, ShardId,
+};
 use mysql_async::prelude::Queryable;
 use rand::Rng;
 
@@ -55,6 +57,14 @@ pub(crate) async fn a_batch_larger_than_a_packet_is_whole_or_absent(server: &Mar
     let mut store = open(server, DATABASE, &options()).await.unwrap();
     let mut model = Model::default();
     let user: Arc<str> = "it's \\ 4 KiB ".repeat(315).into();
+    let app = Change::App(Arc::new(AppRow {
+        id: AppId::new(1),
+        name: "large".into(),
+        environment: Environment::Sandbox,
+        publishable_key: "pk_large".into(),
+        created_at: Millis(1),
+        quotas: Quotas::default(),
+    }));
     let device = |id| {
         Change::Device(Arc::new(DeviceRow {
             id: DeviceId::new(id),
@@ -68,7 +78,8 @@ pub(crate) async fn a_batch_larger_than_a_packet_is_whole_or_absent(server: &Mar
             private: None,
         }))
     };
-    let changes = Arc::new(Batch { first: Seq::new(1), changes: (0..1000).map(device).collect() });
+    let changes = std::iter::once(app).chain((0..1000).map(device)).collect();
+    let changes = Arc::new(Batch { first: Seq::new(1), changes });
     let good = batch_of(shard, &opening, &changes);
     let ahead = Arc::new(Batch { first: Seq::new(2), changes: changes.changes.clone() });
     let error = store.commit(&batch_of(shard, &opening, &ahead)).await.unwrap_err();

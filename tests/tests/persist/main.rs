@@ -20,6 +20,8 @@ trait Bench {
     fn url(&self, database: &str) -> StoreUrl;
     /// Runs SQL past the store. Rows are lines, columns are separated by tabs.
     fn sql(&self, database: &str, sql: &str) -> String;
+    /// Statements to be run from within a load.
+    fn sql_later(&self, database: &str, sql: String) -> Box<dyn FnOnce() + Send + '_>;
     /// A trigger that lets the insert of a receipt of kind `trap` fail.
     fn set_trap(&self, database: &str);
     fn take_down(&mut self, database: &str);
@@ -72,6 +74,11 @@ impl Bench for SqliteBench {
         lines
     }
 
+    fn sql_later(&self, database: &str, sql: String) -> Box<dyn FnOnce() + Send + '_> {
+        let path = self.path(database);
+        Box::new(move || rusqlite::Connection::open(path).unwrap().execute_batch(&sql).unwrap())
+    }
+
     fn set_trap(&self, database: &str) {
         let trap = "CREATE TRIGGER trap BEFORE INSERT ON receipts WHEN NEW.kind = 'trap' \
                     BEGIN SELECT RAISE(ABORT, 'trapped'); END";
@@ -96,6 +103,11 @@ impl Bench for MariaDb {
 
     fn sql(&self, database: &str, sql: &str) -> String {
         MariaDb::sql(self, &format!("USE `{database}`; {sql}"))
+    }
+
+    fn sql_later(&self, database: &str, sql: String) -> Box<dyn FnOnce() + Send + '_> {
+        let database = database.to_owned();
+        Box::new(move || drop(Bench::sql(self, &database, &sql)))
     }
 
     fn set_trap(&self, database: &str) {

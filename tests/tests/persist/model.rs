@@ -230,7 +230,11 @@ impl Generator {
     /// A batch of `count` devices: fresh ones, or if `gone` the removal of as many as there are.
     pub(crate) fn devices(&mut self, count: usize, gone: bool) -> Arc<Batch> {
         let first = self.model.head.next();
-        let app = self.app();
+        let made = if self.model.apps.is_empty() { Some(self.app_change().1) } else { None };
+        let app = match &made {
+            Some(Change::App(row)) => row.id,
+            _ => self.app(),
+        };
         let there: Vec<_> = self
             .model
             .devices
@@ -241,12 +245,12 @@ impl Generator {
         let changes: Vec<Change> = if gone {
             there.into_iter().take(count).map(|(app, id)| Change::DeviceGone { app, id }).collect()
         } else {
-            (0..count)
-                .map(|_| {
-                    let id = DeviceId::new(self.random.random());
-                    self.device(app, id)
-                })
-                .collect()
+            let devices = count - usize::from(made.is_some());
+            let devices = (0..devices).map(|_| {
+                let id = DeviceId::new(self.random.random());
+                self.device(app, id)
+            });
+            made.into_iter().chain(devices).collect()
         };
         let batch = Batch { first, changes };
         self.model.apply_batch(&batch);
@@ -371,8 +375,8 @@ impl Generator {
         Change::Device(Arc::new(DeviceRow {
             id,
             app,
-            generation: Seq::new(self.random.random_range(0..1 << 62)),
-            p: Seq::new(self.random.random_range(0..1 << 62)),
+            generation: Seq::new(self.random.random_range(0..=self.model.head.get())),
+            p: Seq::new(self.random.random_range(0..=self.model.head.get())),
             created_at: self.time(),
             user: self.random.random_bool(0.5).then(|| self.text()),
             attributes: attributes.into(),

@@ -1,5 +1,6 @@
 //! What every store must do. Each step has a shard of its own, so that they also show that shards do not mix.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use carillon_persist::{
     AnyStore, BatchUpkeep, CommitError, EpochClaim, ForgetKeys, IdempotencyRow, Opening,
     ReceiptRow, Store, StoreBatch, StoreError, StoreOptions,
 };
-use carillon_world::{AppId, Batch, DeviceId, Epoch, MessageId, Millis, Row, Seq, ShardId};
+use carillon_world::{AppId, Batch, Change, DeviceId, Epoch, MessageId, Millis, Row, Seq, ShardId};
 use rand::Rng;
 
 use crate::model::{Generator, Model, TEXTS, sorted};
@@ -20,7 +21,8 @@ pub(crate) fn options() -> StoreOptions {
     StoreOptions {
         connect_timeout: Duration::from_millis(500),
         read_timeout: Duration::from_secs(10),
-        shards: 16,
+        shards: 18,
+        loaders: NonZeroUsize::MIN,
         allow_unsafe: false,
     }
 }
@@ -103,6 +105,8 @@ pub(crate) async fn run(bench: &mut impl Bench) {
     a_store_that_is_down_refuses_and_recovers(bench, shard(9)).await;
     what_cannot_be_stored_is_refused(bench, shard(10)).await;
     damage_is_noticed(bench, shard(11)).await;
+    a_load_is_the_same_however_many_load(bench, shard(16)).await;
+    a_load_under_another_owner_is_refused(bench, shard(17)).await;
     purge::run(bench).await;
     the_number_of_shards_is_fixed_and_a_newer_schema_refused(bench).await;
 }
@@ -383,30 +387,106 @@ async fn what_cannot_be_stored_is_refused(bench: &impl Bench, shard: ShardId) {
     assert_eq!(footprint(bench, shard), before);
     let longest = StoreBatch { idempotency: vec![key(&"ü".repeat(64))], ..good };
     store.commit(&longest).await.unwrap();
-    let beyond = store.begin_epoch(ShardId::new(16), claim(2)).await.unwrap_err();
+    let beyond = store.begin_epoch(ShardId::new(options().shards), claim(2)).await.unwrap_err();
     assert!(matches!(beyond, StoreError::Invalid { .. }), "{beyond:?}");
 }
 
+/// Each damage is told by the table and the row, with what to do.
 async fn damage_is_noticed(bench: &impl Bench, shard: ShardId) {
     let mut generator = Generator::new(11);
     let mut store = open(bench, DATABASE, &options()).await.unwrap();
     let opening = store.begin_epoch(shard, claim(1)).await.unwrap();
     let devices = generator.devices(3, false);
     store.commit(&batch_of(shard, &opening, &devices)).await.unwrap();
-    bench.sql(
-        DATABASE,
-        &format!("UPDATE devices SET attributes = '{{\"1\":2}}' WHERE shard = {shard}"),
-    );
-    let error = store.load(shard, &mut |_| {}).await.unwrap_err();
-    assert!(matches!(&error, StoreError::Damaged { table: "devices", .. }), "{error:?}");
-    bench.sql(
-        DATABASE,
-        &format!(
-            "UPDATE lease SET head = 1, epoch_number = epoch_number + 1 WHERE shard = {shard}"
-        ),
-    );
-    let error = store.begin_epoch(shard, claim(2)).await.unwrap_err();
-    assert!(matches!(&error, StoreError::Damaged { table: "lineage", .. }), "{error:?}");
+    let Some(Change::Device(row)) =
+        devices.changes.iter().find(|change| matches!(change, Change::Device(_)))
+    else {
+        panic!("devices were asked for")
+    };
+    // Both stores print ids their own way, so the row is found by another column.
+    let first = format!("shard = {shard} AND created_at = {} AND deleted = 0", row.created_at.0);
+    let device = format!("device {}", row.id);
+    let app = "000000000000fefe";
+    let damages = [
+        ("devices", "attributes = '{\"1\":2}'", "attributes = '{}'", device.clone(), "16 hex"),
+        ("devices", "group_ids = '[1'", "group_ids = '[]'", device.clone(), "line 1 column"),
+        ("devices", "push_tokens = 'x'", "push_tokens = NULL", device.clone(), "line 1 column"),
+        ("devices", "p_seq = 9000", "p_seq = 1", device.clone(), "changed at 9000"),
+        ("devices", "app = 65278", "app = APP", device, app),
+    ];
+    let of_app = bench.sql(DATABASE, &format!("SELECT app FROM devices WHERE {first}"));
+    for (table, damage, mend, row, says) in damages {
+        bench.sql(DATABASE, &format!("UPDATE {table} SET {damage} WHERE {first}"));
+        let error = store.load(shard, &mut |_| {}).await.unwrap_err();
+        assert!(matches!(&error, StoreError::Damaged { .. }), "{damage}: {error:?}");
+        let text = error.to_string();
+        for part in [&format!("table {table}"), &row, says, "restore a backup"] {
+            assert!(text.contains(part), "{damage}: {part} is not in {text}");
+        }
+        let mend = mend.replace("APP", of_app.trim());
+        bench.sql(DATABASE, &format!("UPDATE {table} SET {mend} WHERE {first}"));
+        store.load(shard, &mut |_| {}).await.unwrap();
+    }
+    let told = async |store: &mut AnyStore, parts: &[&str]| {
+        let error = store.begin_epoch(shard, claim(2)).await.unwrap_err();
+        assert!(matches!(&error, StoreError::Damaged { table: "lineage", .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        // The connection that held the lease row is closed by a task of its own.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    let at = format!("WHERE shard = {shard}");
+    let lease = |set: &str| format!("UPDATE lease SET {set} {at}");
+    bench.sql(DATABASE, &lease("head = 0, epoch_number = epoch_number + 1"));
+    told(&mut store, &["lineage", "newest line", "restore a backup"]).await;
+    bench.sql(DATABASE, &lease("epoch_number = epoch_number - 1"));
+    bench.sql(DATABASE, &format!("DELETE FROM lineage {at}"));
+    told(&mut store, &["lineage", "it is empty", "restore a backup"]).await;
+}
+
+async fn a_load_is_the_same_however_many_load(bench: &impl Bench, shard: ShardId) {
+    let mut generator = Generator::new(12);
+    let mut model = Model::default();
+    let mut store = open(bench, DATABASE, &options()).await.unwrap();
+    let opening = store.begin_epoch(shard, claim(1)).await.unwrap();
+    // More than any loader takes at a time.
+    for _ in 0..10 {
+        let changes = generator.devices(4000, false);
+        store.commit(&batch_of(shard, &opening, &changes)).await.unwrap();
+        model.apply_batch(&changes);
+    }
+    assert!(store.estimate_rows().await.unwrap() > 0);
+    drop(store);
+    for loaders in [1, 2, 7] {
+        let loaders = NonZeroUsize::new(loaders).unwrap();
+        // A loaded machine is slow to let seven in.
+        let connect_timeout = Duration::from_secs(30);
+        let options = StoreOptions { loaders, connect_timeout, ..options() };
+        let mut store = open(bench, DATABASE, &options).await.unwrap();
+        assert_holds(&mut store, shard, &model).await;
+    }
+}
+
+async fn a_load_under_another_owner_is_refused(bench: &impl Bench, shard: ShardId) {
+    let mut generator = Generator::new(13);
+    let mut store = open(bench, DATABASE, &options()).await.unwrap();
+    let opening = store.begin_epoch(shard, claim(1)).await.unwrap();
+    // More than are on their way at a time, so that the store is still being read when the sink has the first.
+    for _ in 0..4 {
+        let changes = generator.devices(4000, false);
+        store.commit(&batch_of(shard, &opening, &changes)).await.unwrap();
+    }
+    // The head moves under the load, as it does when another owner commits.
+    let move_head = format!("UPDATE lease SET head = head + 1 WHERE shard = {shard}");
+    let mut later = Some(bench.sql_later(DATABASE, move_head));
+    let mut sink = |_| {
+        if let Some(later) = later.take() {
+            later();
+        }
+    };
+    let error = store.load(shard, &mut sink).await.unwrap_err();
+    assert!(matches!(error, StoreError::Fenced { .. }), "{error:?}");
+    store.load(shard, &mut |_| {}).await.unwrap();
 }
 
 async fn the_number_of_shards_is_fixed_and_a_newer_schema_refused(bench: &impl Bench) {
