@@ -149,6 +149,7 @@ mod tests {
         }
         assert!(plain > 5_000 && others > 1_000, "{plain} and {others}");
         // What is no number of JSON is none here either; no damage of one byte makes all of these.
+        assert!(attributes(r#"{"0000000000000001":-0.5}"#).is_some());
         for number in ["-.5", ".5", "5.", "-", "+5", "05", "1e", "1e+", "0x1", "--5", "1.2.3"] {
             let text = format!("{{\"0000000000000001\":{number}}}");
             assert_eq!(attributes(&text), None, "{number}");
