@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -155,11 +156,11 @@ impl MariaDb {
             .arg(format!("--init-file={}", folder.join("init.sql").display()))
             .arg(format!("--port={}", self.port))
             .args(["--bind-address=127.0.0.1", "--skip-name-resolve", "--user=root"])
-            // Smaller than the defaults, because many may run; neither touches durability.
-            .args([
-                "--innodb-buffer-pool-size=64M",
-                &format!("--innodb-log-file-size={LOG_FILE_BYTES}"),
-            ])
+            .args(match LARGE.load(Ordering::Relaxed) {
+                true => ["--innodb-buffer-pool-size=2G", "--innodb-log-file-size=1G"],
+                // Smaller than the defaults, because many may run; neither touches durability.
+                false => ["--innodb-buffer-pool-size=64M", LOG_FILE_SIZE],
+            })
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
@@ -211,7 +212,16 @@ impl Drop for MariaDb {
     }
 }
 
-const LOG_FILE_BYTES: u32 = 16 << 20;
+const LOG_FILE_SIZE: &str = "--innodb-log-file-size=16M";
+
+/// See [`start_large`].
+static LARGE: AtomicBool = AtomicBool::new(false);
+
+/// From here on this process starts servers that hold a million devices in RAM, as an operator would have them: for
+/// benchmarks, which compare with a server at its best.
+pub fn start_large() {
+    LARGE.store(true, Ordering::Relaxed);
+}
 
 fn data(folder: &Path) -> PathBuf {
     folder.join("data")
@@ -251,7 +261,7 @@ fn template() -> PathBuf {
         .arg("--no-defaults")
         .arg(format!("--datadir={}", data(fresh.path()).display()))
         .args(["--auth-root-authentication-method=normal", "--skip-test-db", "--user=root"])
-        .arg(format!("--innodb-log-file-size={LOG_FILE_BYTES}"))
+        .arg(LOG_FILE_SIZE)
         .output()
         .expect("run mariadb-install-db");
     assert!(

@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         }
         return ExitCode::from(2);
     };
+    carillon_tests::mariadb::start_large();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
