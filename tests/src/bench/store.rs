@@ -42,7 +42,7 @@ impl std::ops::Sub for Work {
 pub(super) fn mariadb_work(server: &MariaDb) -> Work {
     let shown = server.sql(
         "SHOW GLOBAL STATUS WHERE Variable_name IN \
-         ('Com_insert', 'Com_update', 'Com_delete', 'Com_commit', 'Innodb_rows_inserted', 'Innodb_rows_updated')",
+         ('Com_insert', 'Com_update', 'Com_delete', 'Com_commit', 'Handler_write', 'Handler_update')",
     );
     let of = |names: &[&str]| {
         let lines = shown.lines().filter_map(|line| line.split_once('\t'));
@@ -54,7 +54,7 @@ pub(super) fn mariadb_work(server: &MariaDb) -> Work {
     Work {
         statements: of(&["Com_insert", "Com_update", "Com_delete"]),
         transactions: of(&["Com_commit"]),
-        rows: of(&["Innodb_rows_inserted", "Innodb_rows_updated"]),
+        rows: of(&["Handler_write", "Handler_update"]),
     }
 }
 

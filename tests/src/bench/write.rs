@@ -106,6 +106,12 @@ async fn one(
         again(&cluster, store, import(lines.to_path_buf())).await?;
     }
     let (bare_took, bare_did) = write_bare(cluster).await?;
+    if did.rows < devices() || bare_did.rows < devices() {
+        return Err(BenchError(format!(
+            "the server counted {} and {} rows",
+            did.rows, bare_did.rows
+        )));
+    }
     let rate = |took: Duration| devices() as f64 / took.as_secs_f64();
     Ok((rate(took), rate(bare_took), (did, bare_did)))
 }
