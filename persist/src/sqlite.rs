@@ -3,6 +3,7 @@
 //! SQLite blocks, so it has a thread of its own with a channel in front. The connection is opened on demand and
 //! dropped after any error that leaves its state in doubt. `synchronous=FULL`: an answer means durable.
 
+mod checkpoint;
 mod load;
 mod write;
 
@@ -21,6 +22,7 @@ use rusqlite::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use self::checkpoint::Checkpointer;
 use crate::durability::judge_sqlite;
 use crate::epoch::{Holding, Verdict, judge_claim};
 use crate::json::Damage;
@@ -38,8 +40,6 @@ use crate::{
 const LOAD_CHUNK_ROWS: usize = 512;
 /// Chunks that wait for the loader at most.
 const LOAD_CHUNKS_MAX: usize = 8;
-/// The log is folded into the file when it is this large, after the answer to the batch that made it so.
-const WAL_BYTES_MAX: u64 = 16 << 20;
 /// Statements kept ready: four sizes of eight tables and a few more.
 const STATEMENTS_MAX: usize = 64;
 
@@ -63,9 +63,11 @@ impl SqliteStore {
     pub async fn open(path: &Path, options: &StoreOptions) -> Result<SqliteStore, StoreError> {
         // Unbounded, yet there is never more than one job, because each call awaits its answer.
         let (jobs, mut inbox) = mpsc::unbounded_channel::<Job>();
+        let setup = Setup { path: path.to_owned(), busy_timeout: options.connect_timeout };
+        let started = |error| StoreError::unavailable("start a thread of the SQLite store", error);
+        let mut checkpointer = Checkpointer::start(setup.clone()).map_err(started)?;
         let mut worker = Worker {
-            path: path.to_owned(),
-            busy_timeout: options.connect_timeout,
+            setup,
             allow_unsafe: options.allow_unsafe,
             loaders: options.loaders,
             connection: None,
@@ -76,12 +78,13 @@ impl SqliteStore {
             .spawn(move || {
                 while let Some(job) = inbox.blocking_recv() {
                     job(&mut worker);
-                    worker.checkpoint();
+                    // After the answer to the batch that made the log long.
+                    if let Some(connection) = &worker.connection {
+                        checkpointer.look(connection);
+                    }
                 }
             })
-            .map_err(|error| {
-                StoreError::unavailable("start the thread of the SQLite store", error)
-            })?;
+            .map_err(started)?;
         let mut store = SqliteStore {
             jobs: Some(jobs),
             thread: Some(thread),
@@ -230,31 +233,14 @@ impl Store for SqliteStore {
     }
 }
 
-/// What the thread owns.
-#[derive(Debug)]
-struct Worker {
+/// Where the file is and how it is opened.
+#[derive(Clone, Debug)]
+struct Setup {
     path: PathBuf,
     busy_timeout: Duration,
-    allow_unsafe: bool,
-    loaders: NonZeroUsize,
-    connection: Option<Connection>,
-    sql: write::Sql,
 }
 
-impl Worker {
-    fn connection(&mut self) -> Result<&mut Connection, StoreError> {
-        if self.connection.is_none() {
-            let down = down("open the SQLite store");
-            let connection = self.connect().map_err(down)?;
-            let settings = unsafe_settings(&connection).map_err(down)?;
-            if !settings.is_empty() && !self.allow_unsafe {
-                return Err(StoreError::Unsafe { settings });
-            }
-            self.connection = Some(connection);
-        }
-        Ok(self.connection.as_mut().expect("just opened"))
-    }
-
+impl Setup {
     fn connect(&self) -> rusqlite::Result<Connection> {
         // It holds push tokens and the hashes of secrets, so it is made for its owner alone; SQLite gives its log and
         // index the same mode. A file that is there keeps the mode that somebody chose for it. What prevents it
@@ -270,12 +256,37 @@ impl Worker {
         // The two that macOS needs for FULL to be true.
         connection.pragma_update(None, "fullfsync", true)?;
         connection.pragma_update(None, "checkpoint_fullfsync", true)?;
-        connection.pragma_update(None, "journal_size_limit", 4 * WAL_BYTES_MAX as i64)?;
+        connection.pragma_update(None, "journal_size_limit", checkpoint::FILE_BYTES_MAX)?;
         // Ours to do, so that no answer waits for it.
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         // Negative: KiB.
         connection.pragma_update(None, "cache_size", -(64 << 10))?;
         Ok(connection)
+    }
+}
+
+/// What the thread owns.
+#[derive(Debug)]
+struct Worker {
+    setup: Setup,
+    allow_unsafe: bool,
+    loaders: NonZeroUsize,
+    connection: Option<Connection>,
+    sql: write::Sql,
+}
+
+impl Worker {
+    fn connection(&mut self) -> Result<&mut Connection, StoreError> {
+        if self.connection.is_none() {
+            let down = down("open the SQLite store");
+            let connection = self.setup.connect().map_err(down)?;
+            let settings = unsafe_settings(&connection).map_err(down)?;
+            if !settings.is_empty() && !self.allow_unsafe {
+                return Err(StoreError::Unsafe { settings });
+            }
+            self.connection = Some(connection);
+        }
+        Ok(self.connection.as_mut().expect("just opened"))
     }
 
     fn unsafe_settings(&mut self) -> Result<Vec<UnsafeSetting>, StoreError> {
@@ -392,23 +403,6 @@ impl Worker {
             loaded.push(read::seen(&mut Fields(row))?);
         }
         Ok(loaded)
-    }
-
-    /// Folds a long log into the file.
-    fn checkpoint(&mut self) {
-        let Some(connection) = &self.connection else { return };
-        let mut wal = self.path.clone().into_os_string();
-        wal.push("-wal");
-        if std::fs::metadata(&wal).is_ok_and(|file| file.len() >= WAL_BYTES_MAX)
-            && let Err(error) =
-                connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-        {
-            // The next batch tries again; meanwhile the log grows, which harms nobody.
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the log of the SQLite store could not be folded in"
-            );
-        }
     }
 }
 

@@ -17,6 +17,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::cluster::Store;
+
 /// A benchmark by its name.
 #[derive(Debug)]
 pub struct Bench {
@@ -112,6 +114,16 @@ impl fmt::Display for Figure {
         });
         line.fmt(f)
     }
+}
+
+/// The stores to measure: `BENCH_STORE` leaves out the others.
+fn stores() -> impl Iterator<Item = Store> {
+    let only = std::env::var("BENCH_STORE").ok();
+    let wanted = move |store: &Store| match &only {
+        Some(only) => format!("{store:?}").eq_ignore_ascii_case(only),
+        None => true,
+    };
+    Store::ALL.into_iter().filter(wanted)
 }
 
 /// Prints a figure on standard output.

@@ -13,7 +13,7 @@ pub const PENDING_WRITES_MAX: usize = 16_384;
 pub const PENDING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Starts and ends that one tick may commit, so that callers are not kept waiting behind a storm of them.
 pub const TICK_CHANGES_MAX: usize = 1_000;
-/// Rows of each table that one step forgets: a few ms of either store.
+/// Rows of each table that one step forgets at most; fewer where that takes long.
 pub const PURGE_STEP: u64 = 500;
 /// Least time between two such steps, in ms.
 pub const PURGE_PAUSE: u64 = 10;

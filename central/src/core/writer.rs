@@ -14,11 +14,13 @@
 //! The caller (a task, or a simulation) calls `poll_reply` and `poll_batch` until they give nothing after each
 //! `handle_*`, and `handle_tick` at `poll_timeout`.
 
+mod pace;
 mod retention;
 mod upkeep;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use carillon_persist::{Committed, IdempotencyRow, Kept, StoreBatch};
 use carillon_world::{Batch, Change, Epoch, Lineage, Millis, Seq, World};
@@ -214,11 +216,11 @@ impl Writer {
         })
     }
 
-    /// The batch with the store is durable; `found` is what the store says of it.
-    pub fn handle_committed(&mut self, now: Millis, found: Committed) -> Published {
+    /// The batch with the store is durable; `found` is what the store says of it, and `took` how long that took.
+    pub fn handle_committed(&mut self, now: Millis, found: Committed, took: Duration) -> Published {
         self.stage = Stage::Free;
         let draft = self.ledger.commit_first();
-        self.note_committed(now, &draft, Some(found));
+        self.note_committed(now, &draft, Some((found, took)));
         let published = Published {
             world: Arc::new(self.ledger.committed.world.clone()),
             batch: draft.sent.map(|batch| (draft.epoch, batch)),
@@ -334,7 +336,7 @@ impl Writer {
         }
     }
 
-    fn note_committed(&mut self, now: Millis, draft: &Draft, found: Option<Committed>) {
+    fn note_committed(&mut self, now: Millis, draft: &Draft, found: Option<(Committed, Duration)>) {
         for change in draft.sent.iter().flat_map(|batch| &batch.changes) {
             if let Change::DeviceGone { app, id } = change {
                 self.ledger.seen.forget(*app, *id);

@@ -206,8 +206,9 @@ impl<S: Store + 'static> WriterTask<S> {
         let now = self.shared.clock.now();
         match done {
             Done::Commit { started, result } => {
-                self.shared.metrics.commit_duration.observe(started.elapsed().as_secs_f64());
-                self.handle_outcome(now, result)?;
+                let took = started.elapsed();
+                self.shared.metrics.commit_duration.observe(took.as_secs_f64());
+                self.handle_outcome(now, result, took)?;
             }
             Done::Epoch(Ok(opening)) => {
                 tracing::warn!(
@@ -263,13 +264,14 @@ impl<S: Store + 'static> WriterTask<S> {
         &mut self,
         now: Millis,
         result: Result<Committed, CommitError>,
+        took: Duration,
     ) -> Result<(), CentralError> {
         match result {
             Ok(found) => {
                 self.shared.metrics.batch(BatchOutcome::Committed);
                 self.shared.set_store_up(true);
                 let before = self.writer.step_under_way();
-                self.shared.publish(self.writer.handle_committed(now, found));
+                self.shared.publish(self.writer.handle_committed(now, found, took));
                 if let Some(kind) = before.filter(|_| self.writer.step_under_way().is_none()) {
                     self.shared.metrics.step(kind, found);
                 }

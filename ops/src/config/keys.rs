@@ -117,7 +117,8 @@ settings! {
         horizon_changes: NonZeroUsize = "1000000",
         /// How long a device is kept that is not seen; `off` keeps all for ever.
         device_ttl: DurationOrOff = "180d",
-        /// Rows of each table that are forgotten in one transaction; see docs/retention.md.
+        /// Rows of each table that are forgotten in one transaction at most, fewer where that takes
+        /// long; see docs/retention.md.
         purge_step: NonZeroUsize = "500",
         /// Least pause between two such transactions; it is as long as the last one took, if that is
         /// longer.

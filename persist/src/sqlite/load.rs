@@ -28,7 +28,7 @@ impl Worker {
         chunks: &mpsc::Sender<Vec<Row>>,
     ) -> Result<(), StoreError> {
         let down = down(ATTEMPTED);
-        let (loaders, path) = (self.loaders.get(), self.path.clone());
+        let (loaders, path) = (self.loaders.get(), self.setup.path.clone());
         let connection = self.connection()?;
         let before = lease(connection, shard)?;
         let mut reader = Reader::new(before);

@@ -23,7 +23,7 @@ const TURNS: usize = 3;
 const WARM_UP: Duration = Duration::from_secs(1);
 const LASTS: Duration = Duration::from_secs(4);
 /// For what is left after the last turn.
-const REST_MAX: Duration = Duration::from_secs(300);
+const REST_MAX: Duration = Duration::from_secs(600);
 const RATIO_MOST: f64 = 2.0;
 /// Between two steps: none within a turn.
 const NEVER: [&str; 2] = ["--central-purge-pause", "1h"];
@@ -32,7 +32,7 @@ const AS_IT_COMES: [&str; 2] = ["--central-purge-pause", "10ms"];
 /// # Errors
 /// If anything that should go stays, or anything that should stay goes.
 pub(super) async fn run() -> Result<(), BenchError> {
-    for store in Store::ALL {
+    for store in super::stores() {
         one(store).await?;
     }
     Ok(())

@@ -14,7 +14,7 @@ use carillon_world::{
 use serde_json::json;
 
 use super::{BenchError, Figure, Goal, Spread, Usage, print, progress};
-use crate::cluster::{Cluster, Store, ops_get};
+use crate::cluster::{Cluster, ops_get};
 
 const DEVICES: u64 = 1_000_000;
 const GROUPS: u64 = 1_000;
@@ -44,7 +44,7 @@ fn devices() -> u64 {
 /// # Errors
 /// If central or the edge does not have what the store has.
 pub(super) async fn run() -> Result<(), BenchError> {
-    for store in Store::ALL {
+    for store in super::stores() {
         let mut cluster = Cluster::start(store, 0).await;
         cluster.stop_central();
         progress(&format!("{store:?}: write {} devices", devices()));

@@ -23,16 +23,6 @@ fn devices() -> u64 {
     given.unwrap_or(DEVICES)
 }
 
-/// `BENCH_STORE` leaves out the others.
-fn stores() -> impl Iterator<Item = Store> {
-    let only = std::env::var("BENCH_STORE").ok();
-    let wanted = move |store: &Store| match &only {
-        Some(only) => format!("{store:?}").eq_ignore_ascii_case(only),
-        None => true,
-    };
-    Store::ALL.into_iter().filter(wanted)
-}
-
 /// # Errors
 /// If a device is not read back as it was sent.
 pub(super) async fn run() -> Result<(), BenchError> {
@@ -40,7 +30,7 @@ pub(super) async fn run() -> Result<(), BenchError> {
     let lines = folder.path().join("fleet.ndjson");
     progress(&format!("write {} lines", devices()));
     let schema = fleet::write_lines(devices(), &lines)?;
-    for store in stores() {
+    for store in super::stores() {
         let mut ours = Vec::new();
         let mut bare = Vec::new();
         let mut work = (Work::default(), Work::default());

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use carillon_central::core::upstream::{reply_of, write_of};
 use carillon_central::core::write::{Answer, ReplyId, Write};
@@ -258,7 +259,7 @@ impl Sim {
                 let found = self.store.commit(&batch).expect("the only owner");
                 self.committed(&batch);
                 let writer = &mut self.central.as_mut().expect("just seen").writer;
-                let published = writer.handle_committed(clock, found);
+                let published = writer.handle_committed(clock, found, Duration::ZERO);
                 self.publish(published);
             }
             Work::Commit(_, Fate::Refused) => {

@@ -62,16 +62,21 @@ impl Retention {
         }
     }
 
-    /// The next horizon, a step further, if one is due.
-    pub(super) fn next_horizon(&self, now: Millis, seq: Seq, horizon: Seq) -> Option<Seq> {
-        let step = self.config.purge_step;
+    /// The next horizon, a step of `rows` further, if one is due.
+    pub(super) fn next_horizon(
+        &self,
+        now: Millis,
+        rows: u64,
+        seq: Seq,
+        horizon: Seq,
+    ) -> Option<Seq> {
         let old = self.samples.partition_point(|(_, at)| at.plus(self.config.retention) <= now);
         let by_time = old.checked_sub(1).map_or(Seq::ZERO, |at| self.samples[at].0);
         // A purge is a change itself: by count it has to be worth one.
         let by_count = Seq::new(seq.get().saturating_sub(self.config.retained_changes_max));
-        let by_count = if by_count.since(horizon) >= step { by_count } else { Seq::ZERO };
+        let by_count = if by_count.since(horizon) >= rows { by_count } else { Seq::ZERO };
         let target = by_time.max(by_count);
-        (target > horizon).then(|| target.min(horizon.plus(step)))
+        (target > horizon).then(|| target.min(horizon.plus(rows)))
     }
 }
 
@@ -82,16 +87,11 @@ mod tests {
     const WEEK: u64 = 7 * 24 * 60 * 60 * 1000;
 
     fn config(retention: u64, retained_changes_max: u64) -> WriterConfig {
-        WriterConfig {
-            retention,
-            retained_changes_max,
-            purge_step: 1_000,
-            ..WriterConfig::default()
-        }
+        WriterConfig { retention, retained_changes_max, ..WriterConfig::default() }
     }
 
     fn next(retention: &Retention, now: u64, seq: u64, horizon: u64) -> Option<u64> {
-        retention.next_horizon(Millis(now), Seq::new(seq), Seq::new(horizon)).map(Seq::get)
+        retention.next_horizon(Millis(now), 1_000, Seq::new(seq), Seq::new(horizon)).map(Seq::get)
     }
 
     #[test]

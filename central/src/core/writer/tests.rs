@@ -116,7 +116,7 @@ impl Bench {
 
     /// Commits, and the store found this to forget.
     fn found(&mut self, found: Committed) -> Published {
-        let published = self.writer.handle_committed(self.now, found);
+        let published = self.writer.handle_committed(self.now, found, Duration::ZERO);
         self.drain();
         published
     }

@@ -1,16 +1,19 @@
 //! What is forgotten when, in steps that no caller notices.
 //!
 //! Four things are forgotten: what the horizon has passed, idempotency keys, devices that were not seen for too long,
-//! and the receipts of forgotten devices. Each step is bounded in rows, at most one is in the batches at a time, and
-//! the next one waits at least as long as the last one took: so writers have at least half of the store, however much
-//! there is to forget. A step that fails is taken again; all of them may be taken twice.
+//! and the receipts of forgotten devices. Each step is bounded in rows and takes hardly longer than a batch without one
+//! ([`Pace`]), at most one is in the batches at a time, and the next one waits at least as long as the last one took: so
+//! writers have at least half of the store, however much there is to forget. A step that fails is taken again; all of
+//! them may be taken twice.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use carillon_persist::{BatchUpkeep, Committed, Erase, ForgetKeys, Kept};
 use carillon_world::{AppId, ApplyError, Change, DeviceId, Millis, Seq};
 
 use super::WriterConfig;
+use super::pace::Pace;
 use super::retention::Retention;
 use crate::core::ledger::{Draft, Ledger};
 use crate::core::limits::{ERASE_DEVICES_MAX, IDEMPOTENCY_KEPT, SWEEP_DEVICES_MAX};
@@ -41,13 +44,14 @@ pub enum StepKind {
 }
 
 /// In this order each gets its turn.
-const KINDS: [StepKind; 4] =
+pub(super) const KINDS: [StepKind; 4] =
     [StepKind::Erasures, StepKind::Purge, StepKind::Keys, StepKind::Devices];
 
 #[derive(Debug)]
 pub(super) struct Upkeep {
     config: WriterConfig,
     retention: Retention,
+    pace: Pace,
     /// The step that is in a batch.
     under_way: Option<StepKind>,
     sent_at: Millis,
@@ -86,6 +90,7 @@ impl Upkeep {
         Upkeep {
             config,
             retention: Retention::new(config, kept.samples, seq),
+            pace: Pace::new(config.purge_step),
             under_way: None,
             sent_at: now,
             next_at: now,
@@ -151,12 +156,13 @@ impl Upkeep {
                     return Ok(false);
                 }
                 let devices = self.erasures.iter().take(ERASE_DEVICES_MAX).copied().collect();
-                let rows_max = self.rows_max();
+                let rows_max = self.rows_max(kind);
                 ledger.open().upkeep.erase = Some(Erase { devices, rows_max });
             }
             StepKind::Purge => {
                 let world = ledger.world();
-                let next = self.retention.next_horizon(now, world.seq(), world.horizon());
+                let rows = self.pace.rows(kind);
+                let next = self.retention.next_horizon(now, rows, world.seq(), world.horizon());
                 let Some(horizon) = next else { return Ok(false) };
                 ledger.put(vec![Change::Purge { horizon }])?;
             }
@@ -165,13 +171,13 @@ impl Upkeep {
                     return Ok(false);
                 }
                 let before = Millis(now.0.saturating_sub(IDEMPOTENCY_KEPT));
-                let rows_max = self.rows_max();
+                let rows_max = self.rows_max(kind);
                 ledger.open().upkeep.forget_keys = Some(ForgetKeys { before, rows_max });
             }
             StepKind::Devices => {
                 let Some(ttl) = self.config.device_ttl else { return Ok(false) };
-                let step = self.config.purge_step;
-                let gone = self.sweep.take(now, ttl, ledger, step.try_into().unwrap_or(usize::MAX));
+                let rows = self.pace.rows(kind).try_into().unwrap_or(usize::MAX);
+                let gone = self.sweep.take(now, ttl, ledger, rows);
                 if gone.is_empty() {
                     return Ok(false);
                 }
@@ -184,8 +190,8 @@ impl Upkeep {
         Ok(true)
     }
 
-    fn rows_max(&self) -> u32 {
-        self.config.purge_step.try_into().unwrap_or(u32::MAX)
+    fn rows_max(&self, kind: StepKind) -> u32 {
+        self.pace.rows(kind).try_into().unwrap_or(u32::MAX)
     }
 
     /// What goes with a batch that is about to be sent.
@@ -201,13 +207,14 @@ impl Upkeep {
         std::mem::take(&mut draft.upkeep)
     }
 
-    /// A batch is durable and `seq` the head; what it found is `None` where only that is known.
+    /// A batch is durable and `seq` the head; what it found, and how long that took, is `None` where only that is
+    /// known.
     pub(super) fn handle_committed(
         &mut self,
         now: Millis,
         draft: &Draft,
         (seq, horizon): (Seq, Seq),
-        found: Option<Committed>,
+        found: Option<(Committed, Duration)>,
     ) {
         let changes = draft.sent.iter().flat_map(|batch| &batch.changes);
         let erased = self.erasures.len();
@@ -223,6 +230,17 @@ impl Upkeep {
         }
         self.retention.handle_horizon(horizon);
         self.seen_since = None;
+        let full = |kind, rows: u64| rows >= u64::from(self.rows_max(kind));
+        let drained = match (draft.step, found) {
+            (Some(kind @ StepKind::Erasures), Some((found, _))) => {
+                !full(kind, found.receipts_erased)
+            }
+            (Some(kind @ StepKind::Keys), Some((found, _))) => !full(kind, found.keys_forgotten),
+            _ => false,
+        };
+        if let Some((_, took)) = found {
+            self.pace.handle_batch(draft.step, took);
+        }
         let Some(kind) = draft.step else {
             if self.erasures.len() > erased {
                 self.look_at = self.look_at.min(self.next_at.max(now));
@@ -233,14 +251,11 @@ impl Upkeep {
         let took = now.0.saturating_sub(self.sent_at.0);
         self.next_at = now.plus(took.max(self.config.purge_pause));
         self.look_at = self.next_at;
-        let full = |rows: u64| rows >= u64::from(self.rows_max());
-        match (kind, found) {
-            (StepKind::Erasures, Some(found)) if !full(found.receipts_erased) => {
-                self.erasures.drain(..erased.min(ERASE_DEVICES_MAX));
+        match kind {
+            StepKind::Erasures if drained => {
+                drop(self.erasures.drain(..erased.min(ERASE_DEVICES_MAX)))
             }
-            (StepKind::Keys, Some(found)) if !full(found.keys_forgotten) => {
-                self.keys_at = now.plus(KEYS_EVERY);
-            }
+            StepKind::Keys if drained => self.keys_at = now.plus(KEYS_EVERY),
             _ => {}
         }
     }
