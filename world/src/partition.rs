@@ -120,6 +120,7 @@ mod tests {
         assert_eq!([0, 1, 2].map(|id| of(message(id, "all"))), MESSAGES.map(Some));
         assert_eq!([0, 1, 2].map(|id| of(device(id, &[], None, None))), DEVICES.map(Some));
         assert_eq!(of(app(APP)), Some(0));
+        assert_eq!(of(crate::fixture::audience(&crate::fixture::world(), 1, "all", "a")), Some(0));
         assert_eq!(of(crate::fixture::purge(1)), None, "it concerns them all");
     }
 
