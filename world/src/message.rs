@@ -136,7 +136,8 @@ impl Revision {
         ids
     }
 
-    pub(crate) fn expressions(&self) -> impl Iterator<Item = &Expression> {
+    /// Its recipients, and the selectors of the variants that have one.
+    pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
         let selectors =
             self.variants.iter().filter_map(|head| head.selector.as_ref().map(|(_, of)| of));
         std::iter::once(&self.to).chain(selectors)
