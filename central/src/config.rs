@@ -10,6 +10,7 @@ use carillon_world::ShardId;
 use carillon_world::stream::SenderConfig;
 
 use crate::OnLoading;
+pub use crate::core::audience::AudienceLimits;
 pub use crate::core::auth::Token;
 pub use crate::core::budget::{Budgets, QuotaLimits};
 pub use crate::core::keys::RootSecret;

@@ -3,6 +3,7 @@
 //! No clock, socket, task or randomness in here. Time comes in as [`carillon_world::Millis`] of the store's clock,
 //! random ids come in with the write that needs them.
 
+pub mod audience;
 pub mod auth;
 pub mod budget;
 pub mod expression;

@@ -10,8 +10,8 @@ use carillon_world::{AppId, Change, DeviceRow, MessageId, MessageRow, MessageSta
 
 use crate::names::Named;
 use crate::tables::{
-    APPS, ATTRIBUTES, DEVICE_SEEN, DEVICES, ERASURES, GROUPS, IDEMPOTENCY, MESSAGES, QUOTAS,
-    RECEIPTS, REVISIONS, SEEN_SINCE, SEQ_TIMES, Table,
+    APPS, ATTRIBUTES, AUDIENCE_REVISIONS, AUDIENCES, DEVICE_SEEN, DEVICES, ERASURES, GROUPS,
+    IDEMPOTENCY, MESSAGES, QUOTAS, RECEIPTS, REVISIONS, SEEN_SINCE, SEQ_TIMES, Table,
 };
 use crate::{Erase, ForgetKeys, IDEMPOTENCY_KEY_BYTES_MAX, StoreBatch, StoreError, json};
 
@@ -147,6 +147,8 @@ struct Run<'a> {
     quotas: Vec<Cell<'a>>,
     attributes: Vec<Cell<'a>>,
     groups: Vec<Cell<'a>>,
+    audiences: Vec<Cell<'a>>,
+    audience_revisions: Vec<Cell<'a>>,
     devices: Vec<Cell<'a>>,
     /// The last row of each message that the run wrote, with its state and seq; written at the end.
     messages: HashMap<(AppId, MessageId), (&'a MessageRow, MessageState, Seq)>,
@@ -164,6 +166,8 @@ impl<'a> Run<'a> {
             quotas: Vec::new(),
             attributes: Vec::new(),
             groups: Vec::new(),
+            audiences: Vec::new(),
+            audience_revisions: Vec::new(),
             devices: Vec::new(),
             messages: HashMap::new(),
             revisions: Vec::new(),
@@ -232,6 +236,34 @@ impl<'a> Run<'a> {
                     Cell::Int(app.get()),
                     Cell::Int(id.get()),
                     word(""),
+                    word(""),
+                    at,
+                    gone,
+                ]);
+            }
+            Change::Audience(row) => {
+                let key = [shard, Cell::Int(row.app.get()), Cell::Int(row.id.get())];
+                self.audience_revisions.extend(key.clone());
+                // A rename writes the row that is there.
+                self.audience_revisions.extend([Cell::Int(row.from.get()), text(&row.expression)]);
+                self.audiences.extend(key);
+                self.audiences.extend([
+                    text(&row.name),
+                    Cell::Int(row.revision.into()),
+                    Cell::Int(row.from.get()),
+                    text(&row.expression),
+                    at,
+                    live,
+                ]);
+            }
+            Change::AudienceGone { app, id } => {
+                self.audiences.extend([
+                    shard,
+                    Cell::Int(app.get()),
+                    Cell::Int(id.get()),
+                    word(""),
+                    Cell::Int(0),
+                    Cell::Int(0),
                     word(""),
                     at,
                     gone,
@@ -311,6 +343,8 @@ impl<'a> Run<'a> {
         insert(steps, &QUOTAS, run.quotas);
         insert(steps, &ATTRIBUTES, run.attributes);
         insert(steps, &GROUPS, run.groups);
+        insert(steps, &AUDIENCES, run.audiences);
+        insert(steps, &AUDIENCE_REVISIONS, run.audience_revisions);
         insert(steps, &DEVICES, run.devices);
         insert(steps, &MESSAGES, messages);
         insert(steps, &REVISIONS, run.revisions);

@@ -14,7 +14,7 @@ pub(crate) struct Migration {
     pub(crate) sql: &'static str,
 }
 
-pub(crate) static SQLITE: [Migration; 3] = [
+pub(crate) static SQLITE: [Migration; 4] = [
     Migration {
         version: 1,
         name: "tables",
@@ -30,9 +30,14 @@ pub(crate) static SQLITE: [Migration; 3] = [
         name: "quotas",
         sql: include_str!("../migrations/sqlite/0003_quotas.sql"),
     },
+    Migration {
+        version: 4,
+        name: "audiences",
+        sql: include_str!("../migrations/sqlite/0004_audiences.sql"),
+    },
 ];
 
-pub(crate) static MYSQL: [Migration; 3] = [
+pub(crate) static MYSQL: [Migration; 4] = [
     Migration {
         version: 1,
         name: "tables",
@@ -47,6 +52,11 @@ pub(crate) static MYSQL: [Migration; 3] = [
         version: 3,
         name: "quotas",
         sql: include_str!("../migrations/mysql/0003_quotas.sql"),
+    },
+    Migration {
+        version: 4,
+        name: "audiences",
+        sql: include_str!("../migrations/mysql/0004_audiences.sql"),
     },
 ];
 

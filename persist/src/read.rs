@@ -9,9 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use carillon_expr::Type;
 use carillon_world::{
-    AppId, AppRow, AttributeId, AttributeRow, DeviceId, DevicePrivate, DeviceRow, Epoch, GroupId,
-    GroupRow, LineageEntry, MessageId, MessageRow, Millis, Quotas, RevisionRecord, Row, SecretHash,
-    Seq, ShardId,
+    AppId, AppRow, AttributeId, AttributeRow, AudienceId, AudienceRecord, AudienceRow, DeviceId,
+    DevicePrivate, DeviceRow, Epoch, GroupId, GroupRow, LineageEntry, MessageId, MessageRow,
+    Millis, Quotas, RevisionRecord, Row, SecretHash, Seq, ShardId,
 };
 
 use crate::json::{self, Damage};
@@ -59,9 +59,9 @@ pub(crate) struct Source {
     pub(crate) select: &'static str,
 }
 
-/// All but devices, in the order in which they are read: revisions before messages, which take them along. The first
-/// column is the id of the row, but for revisions, which have none.
-pub(crate) static SOURCES: [Source; 5] = [
+/// All but devices, in the order in which they are read: revisions before messages and audiences, which take them along.
+/// The first column is the id of the row, but for revisions, which have none.
+pub(crate) static SOURCES: [Source; 7] = [
     Source {
         table: "apps",
         select: "SELECT a.app, a.name, a.environment, a.publishable_key, a.created_at, q.devices_max, q.groups_max, \
@@ -75,6 +75,18 @@ pub(crate) static SOURCES: [Source; 5] = [
     Source {
         table: "app_groups",
         select: "SELECT group_id, app, name, set_by FROM app_groups WHERE +shard = ? AND deleted = 0",
+    },
+    Source {
+        table: "audience_revisions",
+        // A tombstone keeps what was said until it goes itself.
+        select: "SELECT app, audience, from_seq, expression FROM audience_revisions AS r WHERE +shard = ? \
+                 AND NOT EXISTS (SELECT 1 FROM audiences AS gone WHERE gone.shard = r.shard AND gone.app = r.app \
+                 AND gone.audience = r.audience AND gone.deleted = 1)",
+    },
+    Source {
+        table: "audiences",
+        select: "SELECT audience, app, name, revision, from_seq, expression, changed_seq FROM audiences \
+                 WHERE +shard = ? AND deleted = 0",
     },
     Source {
         table: "message_revisions",
@@ -122,6 +134,7 @@ pub(crate) struct Reader {
     last_app: Option<AppId>,
     /// Without bodies, so small; each leaves with its message.
     revisions: HashMap<(AppId, MessageId), Vec<RevisionRecord>>,
+    said: HashMap<(AppId, AudienceId), Vec<AudienceRecord>>,
 }
 
 impl Reader {
@@ -129,13 +142,16 @@ impl Reader {
     pub(crate) fn new(lease: Option<(Epoch, Seq, Seq)>) -> Reader {
         // Without a lease there is nothing to read.
         let head = lease.map_or(Seq::ZERO, |(_, head, _)| head);
-        Reader { head, apps: HashSet::new(), last_app: None, revisions: HashMap::new() }
+        Reader::of(head, HashSet::new())
     }
 
     /// A reader of further rows of the same shard, when the apps are read.
     pub(crate) fn beside(&self) -> Reader {
-        let apps = self.apps.clone();
-        Reader { head: self.head, apps, last_app: None, revisions: HashMap::new() }
+        Reader::of(self.head, self.apps.clone())
+    }
+
+    fn of(head: Seq, apps: HashSet<AppId>) -> Reader {
+        Reader { head, apps, last_app: None, revisions: HashMap::new(), said: HashMap::new() }
     }
 
     /// Those that were read, in no order.
@@ -170,11 +186,15 @@ impl Reader {
         if table == "message_revisions" {
             return in_table(table, self.revision(columns)).map(|()| None);
         }
+        if table == "audience_revisions" {
+            return in_table(table, self.audience_revision(columns)).map(|()| None);
+        }
         let row = columns.int(0).and_then(|id| {
             let (what, row) = match table {
                 "apps" => ("app", app(id, columns)),
                 "attributes" => ("attribute", attribute(id, columns)),
                 "app_groups" => ("group", group(id, columns)),
+                "audiences" => ("audience", self.audience(id, columns)),
                 "messages" => ("message", self.message(id, columns)),
                 "devices" => ("device", device(id, columns)),
                 _ => unreachable!("{table} is no source"),
@@ -194,6 +214,7 @@ impl Reader {
             }
             Row::Attribute(row) => (row.app, Seq::ZERO),
             Row::Group(row) => (row.app, Seq::ZERO),
+            Row::Audience { row, .. } => (row.app, row.from),
             Row::Device(row) => (row.app, row.p.max(row.generation)),
             Row::Message { row, revisions } => {
                 (row.app, revisions.last().map_or(Seq::ZERO, |record| record.from))
@@ -206,15 +227,47 @@ impl Reader {
     /// To be called after the last row.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if a message is missing.
+    /// [`StoreError::Damaged`] if a message or an audience is missing.
     pub(crate) fn finish(self) -> Result<(), StoreError> {
-        match self.revisions.keys().next() {
-            Some((_, message)) => in_table(
-                "message_revisions",
-                Err(format!("message {message} has revisions but no row")),
-            ),
-            None => Ok(()),
+        if let Some((_, message)) = self.revisions.keys().next() {
+            let detail = format!("message {message} has revisions but no row");
+            return in_table("message_revisions", Err(detail));
         }
+        if let Some((_, audience)) = self.said.keys().next() {
+            let detail = format!("audience {audience} has revisions but no row");
+            return in_table("audience_revisions", Err(detail));
+        }
+        Ok(())
+    }
+
+    fn audience_revision(&mut self, columns: &mut impl Columns) -> Result<(), Damage> {
+        let (app, audience) = (AppId::new(columns.int(0)?), AudienceId::new(columns.int(1)?));
+        let mut read = || {
+            let (from, expression) = (Seq::new(columns.int(2)?), columns.text(3)?.into());
+            Ok(AudienceRecord { from, expression })
+        };
+        let record = read().map_err(|detail: Damage| format!("audience {audience}: {detail}"))?;
+        self.said.entry((app, audience)).or_default().push(record);
+        Ok(())
+    }
+
+    fn audience(&mut self, id: u64, columns: &mut impl Columns) -> Result<Row, Damage> {
+        let (id, app) = (AudienceId::new(id), AppId::new(columns.int(1)?));
+        let row = AudienceRow {
+            id,
+            app,
+            name: columns.text(2)?.into(),
+            revision: revision_number(columns.int(3)?)?,
+            from: Seq::new(columns.int(4)?),
+            expression: columns.text(5)?.into(),
+        };
+        let mut records = self.said.remove(&(app, id)).unwrap_or_default();
+        records.sort_unstable_by_key(|record| record.from);
+        if records.last() != Some(&AudienceRecord::of(&row)) {
+            return Err("its latest revision is another".to_owned());
+        }
+        self.committed(Seq::new(columns.int(6)?))?;
+        Ok(Row::Audience { row: Arc::new(row), records })
     }
 
     fn revision(&mut self, columns: &mut impl Columns) -> Result<(), Damage> {
@@ -240,10 +293,7 @@ impl Reader {
         let row = MessageRow {
             id,
             app,
-            revision: columns
-                .int(2)?
-                .try_into()
-                .map_err(|_| "a revision beyond 32 bits".to_owned())?,
+            revision: revision_number(columns.int(2)?)?,
             state: columns.name(3)?,
             to: columns.text(4)?.into(),
             priority,
@@ -261,6 +311,10 @@ impl Reader {
         }
         Ok(Row::Message { row: Arc::new(row), revisions })
     }
+}
+
+fn revision_number(of: u64) -> Result<u32, Damage> {
+    of.try_into().map_err(|_| "a revision beyond 32 bits".to_owned())
 }
 
 fn app(id: u64, columns: &mut impl Columns) -> Result<Row, Damage> {

@@ -53,6 +53,25 @@ pub(crate) static GROUPS: Table = Table::of(
     &["shard", "app", "group_id", "name", "set_by", "changed_seq", "deleted"],
 );
 
+pub(crate) static AUDIENCES: Table = Table::of(
+    "audiences",
+    3,
+    &[
+        "shard",
+        "app",
+        "audience",
+        "name",
+        "revision",
+        "from_seq",
+        "expression",
+        "changed_seq",
+        "deleted",
+    ],
+);
+
+pub(crate) static AUDIENCE_REVISIONS: Table =
+    Table::of("audience_revisions", 4, &["shard", "app", "audience", "from_seq", "expression"]);
+
 pub(crate) static DEVICES: Table = Table::of(
     "devices",
     3,
@@ -146,13 +165,15 @@ pub(crate) static LINEAGE: Table = Table::of(
 );
 
 /// Every table that a store must have.
-pub(crate) static ALL: [&Table; 15] = [
+pub(crate) static ALL: [&Table; 17] = [
     &LEASE,
     &LINEAGE,
     &APPS,
     &QUOTAS,
     &ATTRIBUTES,
     &GROUPS,
+    &AUDIENCES,
+    &AUDIENCE_REVISIONS,
     &DEVICES,
     &MESSAGES,
     &REVISIONS,
@@ -164,11 +185,15 @@ pub(crate) static ALL: [&Table; 15] = [
     &ERASURES,
 ];
 
+/// Where what was said at some time is kept, and the id that it was said under.
+pub(crate) const SAID: [(&str, &str); 2] =
+    [("message_revisions", "message"), ("audience_revisions", "audience")];
+
 /// What a purge forgets with one statement for both stores: tombstones, and the times of seqs that are past. Each
 /// looks only at what changed above `from`, by an index; what lies below was forgotten before. No sequence number
 /// exceeds 63 bits, so literals fit everywhere.
 pub(crate) fn purge_tombstones(shard: u16, from: u64, horizon: u64) -> Vec<String> {
-    let mut statements: Vec<String> = ["attributes", "app_groups", "devices"]
+    let mut statements: Vec<String> = ["attributes", "app_groups", "audiences", "devices"]
         .iter()
         .map(|table| {
             format!(
@@ -184,7 +209,8 @@ pub(crate) fn purge_tombstones(shard: u16, from: u64, horizon: u64) -> Vec<Strin
     statements
 }
 
-/// Messages that ended above `from`, the horizon included. Their revisions have to go first.
+/// Messages that ended above `from`, the horizon included. Their revisions have to go first; so have those of audiences
+/// before their tombstones.
 pub(crate) fn purge_messages(shard: u16, from: u64, horizon: u64) -> String {
     format!(
         "DELETE FROM messages WHERE shard = {shard} AND changed_seq > {from} AND changed_seq <= {horizon} AND {ENDED}"

@@ -4,15 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use crate::message::{Message, Revision};
+use crate::assemble::{StagedAudiences, StagedMessages, assemble};
 use crate::partition::Slice;
 use crate::pmap::{PMap, mix};
 use crate::usage::{self, Usage};
 use crate::view::{App, ApplyError};
 use crate::{
-    AppId, AppRow, AttributeId, AttributeRow, Change, DeviceId, DeviceRow, GroupId, GroupRow,
-    Lineage, MessageId, MessageRow, MessageState, Partition, RevisionRecord, Row, Seq, ShardId,
-    World,
+    AppId, AppRow, AttributeId, AttributeRow, AudienceRecord, Change, DeviceId, DeviceRow, GroupId,
+    GroupRow, Lineage, MessageRow, Partition, RevisionRecord, Row, Seq, ShardId, World,
 };
 
 /// Rows of a shard that are not yet a world. Devices, which are many, go straight to the map that the world will have;
@@ -31,8 +30,9 @@ struct Staged {
     groups: BTreeMap<GroupId, Arc<GroupRow>>,
     /// Of the groups.
     group_bytes: u64,
+    audiences: StagedAudiences,
     devices: Devices,
-    messages: BTreeMap<MessageId, (Arc<MessageRow>, Vec<RevisionRecord>)>,
+    messages: StagedMessages,
     /// Of the messages, about.
     message_bytes: u64,
 }
@@ -105,6 +105,10 @@ impl WorldBuilder {
             staged.row.iter().for_each(|row| usage.add(&usage::of_app(row)));
             staged.attributes.values().for_each(|row| usage.add(&usage::of_attribute(row)));
             usage.declarations += staged.group_bytes;
+            let audiences = staged.audiences.values();
+            usage.declarations += audiences
+                .map(|(row, records)| usage::of_staged_audience(row, records))
+                .sum::<u64>();
         }
         usage
     }
@@ -120,6 +124,9 @@ impl WorldBuilder {
             Row::Attribute(row) => drop(self.app(row.app).attributes.insert(row.id, row)),
             Row::Group(row) => self.app(row.app).put_group(row),
             Row::Device(row) => self.app(row.app).devices.put(row),
+            Row::Audience { row, records } => {
+                drop(self.app(row.app).audiences.insert(row.id, (row, records)));
+            }
             Row::Message { row, revisions } => {
                 let app = self.app(row.app);
                 app.message_bytes += usage::of_staged(&row);
@@ -162,6 +169,20 @@ impl WorldBuilder {
                 }
                 None => self.fault = Some(ApplyError::UnknownMessage { message: *id }),
             },
+            Change::Audience(row) => {
+                let record = AudienceRecord::of(row);
+                match self.app(row.app).audiences.get_mut(&row.id) {
+                    Some((present, records)) => {
+                        // A rename says nothing else.
+                        if records.last().is_none_or(|last| last.from < record.from) {
+                            records.push(record);
+                        }
+                        *present = row.clone();
+                    }
+                    None => self.insert(Row::Audience { row: row.clone(), records: vec![record] }),
+                }
+            }
+            Change::AudienceGone { app, id } => drop(self.app(*app).audiences.remove(id)),
             // `finish` purges to its horizon.
             Change::Purge { .. } => {}
         }
@@ -175,6 +196,7 @@ impl WorldBuilder {
                     app.row = None;
                     app.attributes.clear();
                     app.groups.clear();
+                    app.audiences.clear();
                     app.group_bytes = 0;
                 }
                 Slice::Devices { prefix, bits } => {
@@ -230,6 +252,7 @@ impl Staged {
             // What `forget` emptied leaves nothing behind.
             let empty = self.attributes.is_empty()
                 && self.groups.is_empty()
+                && self.audiences.is_empty()
                 && self.devices.rows.is_empty()
                 && self.messages.is_empty();
             return if empty { Ok(None) } else { Err(ApplyError::UnknownApp { app: id }) };
@@ -237,47 +260,9 @@ impl Staged {
         let mut app = App::with_devices(row, self.devices);
         self.attributes.into_values().for_each(|row| app.put_attribute(row));
         self.groups.into_values().for_each(|row| app.put_group(row));
-        let mut records = Vec::new();
-        for (id, (row, revisions)) in self.messages {
-            if let Some(message) = assemble_message(&app, row, &revisions, horizon)? {
-                let changes =
-                    message.revisions().iter().map(Revision::from).filter(|from| *from > horizon);
-                records.extend(changes.map(|from| (from, id)));
-                app.put_message(message);
-            }
-        }
-        records.sort_unstable();
-        records.into_iter().for_each(|(seq, id)| app.record(seq, id));
+        assemble(&mut app, self.audiences, self.messages, horizon)?;
         Ok(Some(app))
     }
-}
-
-/// `None` if it is over and before the horizon: then its expressions may refer to what is gone.
-fn assemble_message(
-    app: &App,
-    row: Arc<MessageRow>,
-    records: &[RevisionRecord],
-    horizon: Seq,
-) -> Result<Option<Message>, ApplyError> {
-    let empty = ApplyError::EmptyMessage { message: row.id };
-    let Some(last) = records.last().filter(|_| !row.variants.is_empty()) else { return Err(empty) };
-    // A body is found by its place among the variants of the present revision.
-    if *last != RevisionRecord::of(&row, last.from) {
-        return Err(ApplyError::TornMessage { message: row.id });
-    }
-    let over = matches!(row.state, MessageState::Expired | MessageState::Recalled);
-    if over && last.from <= horizon {
-        return Ok(None);
-    }
-    let first = records.partition_point(|record| record.from <= horizon).saturating_sub(1);
-    let mut revisions = Vec::with_capacity(records.len() - first);
-    for record in &records[first..] {
-        if record.variants.is_empty() {
-            return Err(empty);
-        }
-        revisions.push(Revision::read(record, app, row.id)?);
-    }
-    Ok(Some(Message::new(row, revisions)))
 }
 
 #[cfg(test)]

@@ -7,9 +7,10 @@ use carillon_expr::{Number, Type, Value};
 
 use crate::pmap::mix;
 use crate::{
-    AppId, AppRow, AttributeId, AttributeRow, Batch, Change, DeviceId, DeviceRow, Environment,
-    Epoch, GroupId, GroupRow, Lineage, LineageEntry, MessageId, MessageRow, MessageState, Millis,
-    Partition, Priority, Row, Seq, SetBy, ShardId, Tag, Variant, World,
+    App, AppId, AppRow, AttributeId, AttributeRow, AudienceId, AudienceRow, Batch, Change,
+    DeviceId, DeviceRow, Environment, Epoch, GroupId, GroupRow, Lineage, LineageEntry, MessageId,
+    MessageRow, MessageState, Millis, Partition, Priority, Row, Seq, SetBy, ShardId, Tag, Variant,
+    World,
 };
 
 pub(crate) const APP: AppId = AppId::new(0xa1);
@@ -130,6 +131,53 @@ pub(crate) fn stored(group: u64) -> String {
     format!("#:{}", GroupId::new(group))
 }
 
+/// `@:…`: the stored form of an audience's name.
+pub(crate) fn at(audience: u64) -> String {
+    format!("@:{}", AudienceId::new(audience))
+}
+
+/// Says what it said before under another name, or something else from the next seq on.
+pub(crate) fn audience(world: &World, id: u64, expression: &str, name: &str) -> Change {
+    let id = AudienceId::new(id);
+    let before = world.app(APP).and_then(|app| app.audience(id)).map(|before| before.row());
+    let same = before.filter(|before| &*before.expression == expression);
+    Change::Audience(Arc::new(AudienceRow {
+        id,
+        app: APP,
+        name: name.into(),
+        revision: before.map_or(1, |before| before.revision + 1),
+        from: same.map_or(world.seq().next(), |before| before.from),
+        expression: expression.into(),
+    }))
+}
+
+/// What every retained revision of a message and of an audience says of every device, with what leads to them.
+pub(crate) fn told(world: &World) -> Vec<String> {
+    let mut told = vec![format!("{:?}", world.usage())];
+    for app in world.apps() {
+        for message in app.messages_after(None) {
+            for revision in message.revisions() {
+                let tags = app.devices().map(|device| revision.addresses(device));
+                let (id, from) = (message.row().id, revision.from());
+                let active = revision.is_active();
+                told.push(format!("{id} {from} {active} {:?}", tags.collect::<Vec<_>>()));
+            }
+        }
+        for audience in app.audiences_after(None) {
+            let id = audience.row().id;
+            for said in audience.revisions() {
+                let fits = app.devices().map(|device| said.expression().matches(&**device));
+                told.push(format!("{id} {} {:?}", said.from(), fits.collect::<Vec<_>>()));
+            }
+            told.push(format!("{id} {:?}", app.audience_messages(id)));
+        }
+        let changes: Vec<_> = app.records().after(world.horizon()).collect();
+        told.push(format!("{changes:?}"));
+        told.extend(app.devices().map(|device| format!("{:?}", app.index().candidates(device))));
+    }
+    told
+}
+
 /// All rows, partition by partition.
 pub(crate) fn rows(world: &World) -> Vec<Row> {
     Partition::all().flat_map(|partition| world.partition_rows(partition)).collect()
@@ -145,7 +193,7 @@ pub(crate) fn random_change(random: &mut Random, world: &World) -> Change {
         let live: Vec<u64> = live.map(|message| message.row().id.get()).collect();
         (!live.is_empty()).then(|| live[random.below(live.len() as u64) as usize])
     };
-    match random.below(10) {
+    match random.below(13) {
         0 => Change::DeviceGone { app: APP, id: DeviceId::new(random.below(12)) },
         1 => purge(world.seq().get().saturating_sub(random.below(40))),
         2..5 => {
@@ -153,6 +201,15 @@ pub(crate) fn random_change(random: &mut Random, world: &World) -> Change {
             let country = [None, Some("KE"), Some("SE")][random.below(3) as usize];
             let age = [None, Some(1), Some(2)][random.below(3) as usize];
             device(random.below(12), &groups, country, age)
+        }
+        10..12 => random_audience(random, world, app),
+        12 => {
+            let gone = app.audiences_after(None).map(|of| of.row().id);
+            let gone = gone.into_iter().find(|id| app.references_audience(*id).is_empty());
+            match gone {
+                Some(id) => Change::AudienceGone { app: APP, id },
+                None => random_audience(random, world, app),
+            }
         }
         5 | 6 => match some(random) {
             Some(id) => {
@@ -165,15 +222,55 @@ pub(crate) fn random_change(random: &mut Random, world: &World) -> Change {
             let id = some(random).filter(|_| random.below(2) == 0);
             let id = id.unwrap_or_else(|| world.seq().get() + 1_000);
             let state = [MessageState::Active, MessageState::Scheduled][random.below(2) as usize];
-            message_in(id, &random_expression(random), state)
+            let names: Vec<u64> = app.audiences_after(None).map(|of| of.row().id.get()).collect();
+            let to = random_text(random, &names);
+            let Change::Message(row) = message_in(id, &to, state) else {
+                unreachable!("it is a message")
+            };
+            let mut row = MessageRow::clone(&row);
+            if random.below(3) == 0 {
+                let selector = Some(random_text(random, &names).into());
+                let first = Variant { selector, tag: Tag::new(id + 1), ..row.variants[0].clone() };
+                row.variants.insert(0, first);
+            }
+            Change::Message(Arc::new(row))
         }
     }
 }
 
+/// A new audience, an edit or a rename. At most five, which may use each other.
+fn random_audience(random: &mut Random, world: &World, app: &App) -> Change {
+    let ids: Vec<u64> = app.audiences_after(None).map(|of| of.row().id.get()).collect();
+    let known = (!ids.is_empty() && (ids.len() >= 5 || random.below(2) == 0))
+        .then(|| ids[random.below(ids.len() as u64) as usize]);
+    let Some(id) = known else {
+        let id = world.seq().get() + 5_000;
+        return audience(world, id, &random_text(random, &ids), &format!("a{id}"));
+    };
+    let present = app.audience(AudienceId::new(id)).expect("it is there");
+    if random.below(4) == 0 {
+        let name = format!("a{id}-{}", world.seq());
+        return audience(world, id, &present.row().expression, &name);
+    }
+    let uses_it = |other: &&u64| {
+        let other = app.audience(AudienceId::new(**other)).expect("it is there");
+        other.expression().audiences().contains(&AudienceId::new(id))
+    };
+    let others: Vec<u64> =
+        ids.iter().filter(|other| **other != id && !uses_it(other)).copied().collect();
+    audience(world, id, &random_text(random, &others), &present.row().name)
+}
+
 /// In stored form.
 pub(crate) fn random_expression(random: &mut Random) -> String {
+    random_text(random, &[])
+}
+
+/// In stored form; it may use these audiences.
+fn random_text(random: &mut Random, audiences: &[u64]) -> String {
     let atom = |random: &mut Random| {
-        let atom = match random.below(6) {
+        let atom = match random.below(if audiences.is_empty() { 6 } else { 10 }) {
+            6.. => at(audiences[random.below(audiences.len() as u64) as usize]),
             0 => "all".to_owned(),
             1 => format!(":{COUNTRY} == \"KE\""),
             2 => format!(":{COUNTRY} in (\"KE\", \"SE\")"),

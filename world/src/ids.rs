@@ -1,11 +1,11 @@
 //! Names of things that cross a shard, a device or a backup, and the counters of a shard.
 //!
-//! Random ids are 64 bits and never given twice; they are names, not credentials. Attribute and group ids
-//! come from `expr`, which resolves names to them.
+//! Random ids are 64 bits and never given twice; they are names, not credentials. Attribute, group and audience
+//! ids come from `expr`, which resolves names to them.
 
 use serde::{Deserialize, Serialize};
 
-pub use carillon_expr::{AttributeId, GroupId};
+pub use carillon_expr::{AttributeId, AudienceId, GroupId};
 
 carillon_expr::random_id!(
     /// A tenant.

@@ -4,6 +4,8 @@
 //! and the stream carries it from one to the other. Nothing here knows sockets, clocks or the database.
 
 mod answer;
+mod assemble;
+mod audience;
 mod builder;
 mod group_names;
 mod ids;
@@ -24,14 +26,15 @@ mod fixture;
 mod golden;
 
 pub use answer::{AnswerLimits, Cursor, Fetched, News, Outcome, fetch, poll, raise_floor};
+pub use audience::{Audience, AudienceRevision};
 pub use builder::WorldBuilder;
-pub use ids::{AppId, AttributeId, DeviceId, GroupId, MessageId, Millis, Seq, ShardId};
+pub use ids::{AppId, AttributeId, AudienceId, DeviceId, GroupId, MessageId, Millis, Seq, ShardId};
 pub use log::{ChangeLog, LogBatch, LogRead};
 pub use message::{Message, Revision};
 pub use model::{
-    AppRow, AttributeRow, Batch, Change, DevicePrivate, DeviceRow, Environment, GroupRow,
-    MessageRow, MessageState, Priority, PushChannel, PushToken, Quotas, RevisionRecord, Row,
-    SecretHash, SetBy, Tag, Variant,
+    AppRow, AttributeRow, AudienceRecord, AudienceRow, Batch, Change, DevicePrivate, DeviceRow,
+    Environment, GroupRow, MessageRow, MessageState, Priority, PushChannel, PushToken, Quotas,
+    RevisionRecord, Row, SecretHash, SetBy, Tag, Variant,
 };
 pub use partition::Partition;
 pub use pmap::{Key, PMap};
@@ -41,4 +44,4 @@ pub use upstream::{
     UpstreamError, UpstreamReply, UpstreamRequest,
 };
 pub use usage::Usage;
-pub use view::{App, Applied, ApplyError, Counts, MessageChange, World};
+pub use view::{App, Applied, ApplyError, Counts, MessageChange, References, World};

@@ -9,12 +9,14 @@ use carillon_expr::{Context, Expression, Limits, Schema, Term, Terms};
 use crate::pmap::PMap;
 use crate::usage;
 use crate::view::ApplyError;
-use crate::{DeviceRow, MessageId, MessageRow, MessageState, RevisionRecord, Seq, Tag};
+use crate::{AudienceId, DeviceRow, MessageId, MessageRow, MessageState, RevisionRecord, Seq, Tag};
 
 /// What a message said from a seq on: enough to know who had what at its time.
 #[derive(Clone, Debug)]
 pub struct Revision {
     from: Seq,
+    /// The message's own change that it goes back to; `from` is later if an audience was edited since.
+    own: Seq,
     active: bool,
     to_text: Arc<str>,
     to: Expression,
@@ -54,6 +56,7 @@ impl Revision {
         let to_text = record.to.clone();
         Ok(Revision {
             from: record.from,
+            own: record.from,
             active: record.active,
             to_text,
             to,
@@ -62,10 +65,30 @@ impl Revision {
         })
     }
 
+    /// The same, read once more because an audience says something else from `from` on.
+    ///
+    /// # Errors
+    /// As [`Revision::read`].
+    pub(crate) fn read_again(
+        &self,
+        from: Seq,
+        schema: &dyn Schema,
+        id: MessageId,
+    ) -> Result<Revision, ApplyError> {
+        let again = Revision::read(&self.record(), schema, id)?;
+        Ok(Revision { from, ..again })
+    }
+
+    /// It was last made by an edit of an audience at `from`, if that was later.
+    pub(crate) fn begin_later(&mut self, from: Seq) {
+        self.from = self.from.max(from);
+    }
+
+    /// The message's own change that it goes back to.
     pub(crate) fn record(&self) -> RevisionRecord {
         let head = |head: &Head| (head.selector.as_ref().map(|(text, _)| text.clone()), head.tag);
         RevisionRecord {
-            from: self.from,
+            from: self.own,
             active: self.active,
             to: self.to_text.clone(),
             variants: self.variants.iter().map(head).collect(),
@@ -104,7 +127,17 @@ impl Revision {
             + selectors
     }
 
-    fn expressions(&self) -> impl Iterator<Item = &Expression> {
+    /// The audiences that it uses, however indirectly. Sorted, without repeats.
+    pub(crate) fn audiences(&self) -> Vec<AudienceId> {
+        let mut ids: Vec<AudienceId> =
+            self.expressions().flat_map(|of| of.audiences().iter().copied()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// Its recipients, and the selectors of the variants that have one.
+    pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
         let selectors =
             self.variants.iter().filter_map(|head| head.selector.as_ref().map(|(_, of)| of));
         std::iter::once(&self.to).chain(selectors)
@@ -137,6 +170,11 @@ impl Message {
         matches!(self.row.state, MessageState::Scheduled | MessageState::Active)
     }
 
+    /// The audiences that an edit of would change it: those that its present revision uses, if it is live. Sorted.
+    pub(crate) fn live_audiences(&self) -> Vec<AudienceId> {
+        if self.is_live() { self.present().audiences() } else { Vec::new() }
+    }
+
     /// The seq of the last change.
     pub fn changed(&self) -> Seq {
         self.present().from
@@ -144,6 +182,11 @@ impl Message {
 
     pub fn revisions(&self) -> &[Revision] {
         &self.revisions
+    }
+
+    /// The message's own changes that [`Message::revisions`] go back to, oldest first.
+    pub(crate) fn records(&self) -> Vec<RevisionRecord> {
+        self.revisions.chunk_by(|a, b| a.own == b.own).map(|alike| alike[0].record()).collect()
     }
 
     pub(crate) fn present(&self) -> &Revision {
@@ -167,8 +210,8 @@ impl Message {
     /// The message after a start, an end or a recall at `seq`.
     pub(crate) fn in_state(&self, state: MessageState, seq: Seq) -> Message {
         let row = MessageRow { state, ..MessageRow::clone(&self.row) };
-        let revision =
-            Revision { from: seq, active: state == MessageState::Active, ..self.present().clone() };
+        let active = state == MessageState::Active;
+        let revision = Revision { from: seq, own: seq, active, ..self.present().clone() };
         self.revised(Arc::new(row), revision)
     }
 
@@ -357,7 +400,7 @@ fn drop_all_from(list: &mut Arc<Vec<MessageId>>, gone: &mut [MessageId]) {
     *list = Arc::new(kept.collect());
 }
 
-/// Which message changed at which seq, oldest first, from the horizon on. In chunks, so that a clone that changes
+/// Which of an app's messages changed at which seq, oldest first, from the horizon on. In chunks, so that a clone that changes
 /// copies the list of chunks and one chunk, not a million records.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Records {
@@ -371,7 +414,7 @@ type RecordChunk = Arc<Vec<(Seq, MessageId)>>;
 const RECORDS_PER_CHUNK: usize = 512;
 
 impl Records {
-    /// `seq` is greater than all before.
+    /// `seq` is at least as great as all before: an edit of an audience changes several.
     pub(crate) fn push(&mut self, seq: Seq, id: MessageId) {
         self.len += 1;
         let chunks = Arc::make_mut(&mut self.chunks);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use carillon_expr::{Type, Value};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AppId, AttributeId, DeviceId, GroupId, MessageId, Millis, Seq};
+use crate::ids::{AppId, AttributeId, AudienceId, DeviceId, GroupId, MessageId, Millis, Seq};
 
 /// Which of a push provider's worlds an app talks to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +77,33 @@ pub struct GroupRow {
     pub app: AppId,
     pub name: Arc<str>,
     pub set_by: SetBy,
+}
+
+/// A named expression that others may refer to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AudienceRow {
+    pub id: AudienceId,
+    pub app: AppId,
+    pub name: Arc<str>,
+    /// Counts edits and renames, from 1.
+    pub revision: u32,
+    /// The change since which it says this; a rename leaves it.
+    pub from: Seq,
+    /// In stored form (ids, not names).
+    pub expression: Arc<str>,
+}
+
+/// What an audience said from a change on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AudienceRecord {
+    pub from: Seq,
+    pub expression: Arc<str>,
+}
+
+impl AudienceRecord {
+    pub fn of(row: &AudienceRow) -> AudienceRecord {
+        AudienceRecord { from: row.from, expression: row.expression.clone() }
+    }
 }
 
 /// One device. `attributes` is sorted by id and `groups` is sorted; neither repeats an id.
@@ -305,6 +332,13 @@ pub enum Change {
     Purge {
         horizon: Seq,
     },
+    /// A new audience, an edit or a rename. An edit is also a change of every live message that uses the audience,
+    /// however indirectly: each world works those revisions out for itself.
+    Audience(Arc<AudienceRow>),
+    AudienceGone {
+        app: AppId,
+        id: AudienceId,
+    },
 }
 
 /// What one transaction committed. Not empty.
@@ -334,9 +368,14 @@ pub enum Row {
     Attribute(Arc<AttributeRow>),
     Group(Arc<GroupRow>),
     Device(Arc<DeviceRow>),
-    /// `revisions`: those in force from the horizon on, oldest first, the present one last. Not empty.
+    /// `revisions`: its own, without those that edits of audiences made: those in force from the horizon on, oldest first, the present one last. Not empty.
     Message {
         row: Arc<MessageRow>,
         revisions: Vec<RevisionRecord>,
+    },
+    /// `records`: those in force from the horizon on, oldest first, the present one last. Not empty.
+    Audience {
+        row: Arc<AudienceRow>,
+        records: Vec<AudienceRecord>,
     },
 }

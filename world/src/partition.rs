@@ -11,7 +11,7 @@ const DEVICE_BITS: u32 = 10;
 const MESSAGES_FROM: u16 = 1;
 const DEVICES_FROM: u16 = MESSAGES_FROM + (1 << MESSAGE_BITS);
 
-/// 0 holds apps, attributes and groups; then come 256 partitions of messages, then 1,024 of devices.
+/// 0 holds apps, attributes, groups and audiences; then come 256 partitions of messages, then 1,024 of devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Partition(u16);
 
@@ -59,7 +59,7 @@ impl Partition {
 impl Row {
     pub fn partition(&self) -> Partition {
         match self {
-            Row::App(_) | Row::Attribute(_) | Row::Group(_) => Partition(0),
+            Row::App(_) | Row::Attribute(_) | Row::Group(_) | Row::Audience { .. } => Partition(0),
             Row::Message { row, .. } => Partition::of_message(row.id),
             Row::Device(row) => Partition::of_device(row.id),
         }
@@ -75,10 +75,12 @@ impl Change {
             Change::Group(row) => row.app,
             Change::Device(row) => row.app,
             Change::Message(row) => row.app,
+            Change::Audience(row) => row.app,
             Change::AttributeGone { app, .. }
             | Change::GroupGone { app, .. }
             | Change::DeviceGone { app, .. }
-            | Change::MessageState { app, .. } => *app,
+            | Change::MessageState { app, .. }
+            | Change::AudienceGone { app, .. } => *app,
             Change::Purge { .. } => return None,
         })
     }
@@ -90,7 +92,9 @@ impl Change {
             | Change::Attribute(_)
             | Change::AttributeGone { .. }
             | Change::Group(_)
-            | Change::GroupGone { .. } => Partition(0),
+            | Change::GroupGone { .. }
+            | Change::Audience(_)
+            | Change::AudienceGone { .. } => Partition(0),
             Change::Message(row) => Partition::of_message(row.id),
             Change::MessageState { id, .. } => Partition::of_message(*id),
             Change::Device(row) => Partition::of_device(row.id),
@@ -116,6 +120,7 @@ mod tests {
         assert_eq!([0, 1, 2].map(|id| of(message(id, "all"))), MESSAGES.map(Some));
         assert_eq!([0, 1, 2].map(|id| of(device(id, &[], None, None))), DEVICES.map(Some));
         assert_eq!(of(app(APP)), Some(0));
+        assert_eq!(of(crate::fixture::audience(&crate::fixture::world(), 1, "all", "a")), Some(0));
         assert_eq!(of(crate::fixture::purge(1)), None, "it concerns them all");
     }
 

@@ -42,7 +42,7 @@ macro_rules! id_keys {
     )*};
 }
 
-id_keys!(crate::AppId, crate::DeviceId, crate::GroupId, crate::MessageId);
+id_keys!(crate::AppId, crate::AudienceId, crate::DeviceId, crate::GroupId, crate::MessageId);
 
 /// The finaliser of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
 pub(crate) const fn mix(key: u64) -> u64 {

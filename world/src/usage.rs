@@ -19,18 +19,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use carillon_expr::{Expression, Value};
 
+use crate::audience::{Audience, AudienceRevision};
 use crate::group_names;
 use crate::message::{Message, Revision};
 use crate::view::App;
 use crate::{
-    AppRow, AttributeId, AttributeRow, DevicePrivate, DeviceRow, GroupId, GroupRow, MessageRow,
-    PushToken, Variant,
+    AppRow, AttributeId, AttributeRow, AudienceRecord, AudienceRow, DevicePrivate, DeviceRow,
+    GroupId, GroupRow, MessageRow, PushToken, Variant,
 };
 
 /// Bytes of RAM by what they are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Apps, attributes and groups.
+    /// Apps, attributes, groups and audiences.
     pub declarations: u64,
     /// Profiles of devices.
     pub devices: u64,
@@ -40,9 +41,9 @@ pub struct Usage {
     pub messages: u64,
     /// Bodies as they go on the wire, also those of messages that have ended and are not purged yet.
     pub bodies: u64,
-    /// What each retained revision said, and when messages changed.
+    /// What each retained revision of a message or an audience said, and when messages changed.
     pub revisions: u64,
-    /// From the terms of a device to messages.
+    /// From the terms of a device, and from audiences, to messages.
     pub indexes: u64,
 }
 
@@ -138,7 +139,7 @@ fn opt_text(of: Option<&Arc<str>>) -> u64 {
 
 /// An app without anything in it: its row, its maps and their empty roots.
 pub(crate) fn of_app(row: &AppRow) -> Usage {
-    const ROOTS: u64 = 11;
+    const ROOTS: u64 = 15;
     let row = shared(size_of::<AppRow>()) + text(&row.name) + text(&row.publishable_key);
     let declarations = row + shared(size_of::<App>()) + trie_entry(8) + ROOTS * shared(24);
     Usage { declarations, ..Usage::ZERO }
@@ -160,6 +161,37 @@ pub(crate) fn of_group(row: &GroupRow) -> Usage {
         + group_names::ENTRY_BYTES
         + trie_entry(8);
     Usage { declarations, ..Usage::ZERO }
+}
+
+/// With its entries by id and by name, and those that tell a purge of its edits.
+pub(crate) fn of_audience(audience: &Audience) -> Usage {
+    /// Of a B-tree, whose nodes are two thirds full or better.
+    const NAME: u64 = ((16 + 8) * 3 / 2) as u64;
+    const EDIT: u64 = ((8 + 8) * 3 / 2) as u64;
+    let (row, said) = (audience.row(), audience.revisions());
+    let declarations = shared(size_of::<Audience>())
+        + trie_entry(8)
+        + NAME
+        + shared(size_of::<AudienceRow>())
+        + text(&row.name)
+        + text(&row.expression);
+    let revisions = allocation(size_of_val(said))
+        + said.iter().map(AudienceRevision::bytes).sum::<u64>()
+        + (said.len() as u64 - 1) * EDIT;
+    Usage { declarations, revisions, ..Usage::ZERO }
+}
+
+/// Of lists of the messages that use an audience, with so many entries.
+pub(crate) const fn of_uses(lists: usize, entries: usize) -> u64 {
+    lists as u64 * INDEX_TERM + entries as u64 * INDEX_POSTING
+}
+
+/// An audience that is not parsed yet: at least this will be there.
+pub(crate) fn of_staged_audience(row: &AudienceRow, records: &[AudienceRecord]) -> u64 {
+    shared(size_of::<Audience>())
+        + shared(size_of::<AudienceRow>())
+        + text(&row.name)
+        + records.iter().map(|record| text(&record.expression)).sum::<u64>()
 }
 
 pub(crate) fn of_device(row: &DeviceRow) -> Usage {
@@ -324,6 +356,37 @@ mod tests {
             fixture::purge(seq + 7),
         ];
         commit(&mut world, gone);
+        assert_eq!(world.usage(), before);
+    }
+
+    #[test]
+    fn an_audience_counts_until_it_is_gone_and_what_it_said_until_it_is_purged() {
+        let mut world = fixture::world();
+        let before = world.usage();
+        let said = fixture::audience(&world, 7, &fixture::stored(1), "a");
+        commit(&mut world, vec![said]);
+        let held = world.usage();
+        assert!(held.declarations > before.declarations && held.revisions > before.revisions);
+        commit(&mut world, vec![fixture::message(5, &fixture::at(7))]);
+        assert!(world.usage().indexes > held.indexes);
+        let used = world.usage();
+        let said = fixture::audience(&world, 7, &fixture::stored(2), "a");
+        commit(&mut world, vec![said]);
+        let edited = world.usage();
+        assert_eq!((edited.declarations, edited.messages), (used.declarations, used.messages));
+        assert!(
+            edited.revisions > used.revisions + 2 * RECORD,
+            "of the audience and of the message"
+        );
+        let seq = world.seq().get();
+        commit(&mut world, vec![fixture::purge(seq)]);
+        assert_eq!(world.usage().revisions + RECORD, used.revisions);
+        let over = fixture::state(5, crate::MessageState::Recalled);
+        commit(&mut world, vec![over, fixture::purge(seq + 2)]);
+        commit(
+            &mut world,
+            vec![crate::Change::AudienceGone { app: fixture::APP, id: crate::AudienceId::new(7) }],
+        );
         assert_eq!(world.usage(), before);
     }
 

@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use carillon_expr::{Schema, Type};
+use carillon_expr::{Expression, Schema, Type};
 use serde::{Deserialize, Serialize};
 
+use crate::audience::{self, Audience, Audiences};
 use crate::builder::Devices;
 use crate::group_names::GroupNames;
 use crate::message::{Index, Message, Records, Revision, Shrunk};
@@ -16,9 +17,9 @@ use crate::partition::Slice;
 use crate::pmap::PMap;
 use crate::usage::{self, Usage};
 use crate::{
-    AppId, AppRow, AttributeId, AttributeRow, Batch, Change, DeviceId, DeviceRow, GroupId,
-    GroupRow, Judgement, Lineage, MessageId, Partition, Position, RevisionRecord, Row, Seq,
-    ShardId,
+    AppId, AppRow, AttributeId, AttributeRow, AudienceId, AudienceRow, Batch, Change, DeviceId,
+    DeviceRow, GroupId, GroupRow, Judgement, Lineage, MessageId, Partition, Position,
+    RevisionRecord, Row, Seq, ShardId,
 };
 
 /// A batch or a row that does not fit the world. The sender's fault or ours; the world that met it is dropped.
@@ -36,6 +37,12 @@ pub enum ApplyError {
     TornMessage { message: MessageId },
     #[error("expression of message {message} does not fit its app: {faults}")]
     Expression { message: MessageId, faults: String },
+    #[error("audience {audience} has no record")]
+    EmptyAudience { audience: AudienceId },
+    #[error("audience {audience} differs from its last record")]
+    TornAudience { audience: AudienceId },
+    #[error("expression of audience {audience} does not fit its app: {faults}")]
+    AudienceExpression { audience: AudienceId, faults: String },
     #[error("horizon {horizon} lies beyond seq {seq}")]
     HorizonAhead { horizon: Seq, seq: Seq },
 }
@@ -54,7 +61,7 @@ pub struct Applied {
     /// Changed or gone.
     pub devices: Vec<(AppId, DeviceId)>,
     pub messages: Vec<MessageChange>,
-    /// An app, attribute or group changed.
+    /// An app, attribute, group or audience changed.
     pub schema_changed: bool,
 }
 
@@ -67,6 +74,19 @@ pub struct MessageChange {
     pub after: Revision,
 }
 
+/// What refers to something in a retained revision, however indirectly.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct References {
+    pub messages: Vec<MessageId>,
+    pub audiences: Vec<AudienceId>,
+}
+
+impl References {
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.audiences.is_empty()
+    }
+}
+
 /// A tenant's part of a world. Shares its parts with its clones.
 #[derive(Clone, Debug)]
 pub struct App {
@@ -76,13 +96,14 @@ pub struct App {
     groups: PMap<GroupId, Arc<GroupRow>>,
     group_names: GroupNames,
     members: PMap<GroupId, u64>,
+    audiences: Audiences,
     devices: PMap<DeviceId, Arc<DeviceRow>>,
     messages: PMap<MessageId, Arc<Message>>,
     index: Index,
     records: Records,
     /// Messages that are scheduled or active.
     live_messages: u64,
-    /// Of everything but the index and the records, which count for themselves.
+    /// Of everything but the audiences, the index and the records, which count for themselves.
     usage: Usage,
 }
 
@@ -96,6 +117,7 @@ impl App {
             groups: PMap::new(),
             group_names: GroupNames::default(),
             members: PMap::new(),
+            audiences: Audiences::default(),
             devices: PMap::new(),
             messages: PMap::new(),
             index: Index::default(),
@@ -158,6 +180,33 @@ impl App {
         self.members.get(id).copied().unwrap_or(0)
     }
 
+    pub fn audience(&self, id: AudienceId) -> Option<&Audience> {
+        self.audiences.get(id).map(|audience| &**audience)
+    }
+
+    pub fn audience_by_name(&self, name: &str) -> Option<&Audience> {
+        self.audiences.find(name).map(|audience| &**audience)
+    }
+
+    /// In a stable order, which is not that of the ids.
+    pub fn audiences_after(&self, after: Option<AudienceId>) -> impl Iterator<Item = &Audience> {
+        self.audiences.iter_after(after).map(|audience| &**audience)
+    }
+
+    pub fn audience_count(&self) -> usize {
+        self.audiences.len()
+    }
+
+    /// The live messages that use an audience, however indirectly: an edit of it is a change of each. Sorted.
+    pub fn audience_messages(&self, id: AudienceId) -> &[MessageId] {
+        self.audiences.users(id)
+    }
+
+    /// The audiences that use an audience, however indirectly, each after all of them that it uses itself.
+    pub fn audience_audiences(&self, id: AudienceId) -> Vec<AudienceId> {
+        self.audiences.nested_users(id)
+    }
+
     pub fn device(&self, id: DeviceId) -> Option<&Arc<DeviceRow>> {
         self.devices.get(id)
     }
@@ -196,6 +245,7 @@ impl App {
     /// The RAM that the app takes.
     pub fn usage(&self) -> Usage {
         let mut usage = self.usage;
+        usage.add(&self.audiences.usage());
         usage.indexes += self.index.bytes();
         usage.revisions += self.records.len() as u64 * usage::RECORD;
         usage
@@ -208,24 +258,35 @@ impl App {
         self.groups.values().for_each(|row| usage.add(&usage::of_group(row)));
         self.devices.values().for_each(|row| usage.add(&usage::of_device(row)));
         self.messages.values().for_each(|message| usage.add(&usage::of_message(message)));
+        usage.add(&self.audiences.surveyed());
         usage.indexes += self.index.surveyed();
         usage.revisions += self.records.after(Seq::ZERO).count() as u64 * usage::RECORD;
         usage
     }
 
-    /// The messages of which a retained revision refers to the attribute.
-    pub fn references_attribute(&self, id: AttributeId) -> Vec<MessageId> {
+    /// What refers to the attribute.
+    pub fn references_attribute(&self, id: AttributeId) -> References {
         self.referring(|e| e.attributes().binary_search(&id).is_ok())
     }
 
-    /// The messages of which a retained revision refers to the group.
-    pub fn references_group(&self, id: GroupId) -> Vec<MessageId> {
+    /// What refers to the group.
+    pub fn references_group(&self, id: GroupId) -> References {
         self.referring(|e| e.groups().binary_search(&id).is_ok())
     }
 
-    fn referring(&self, refers: impl Fn(&carillon_expr::Expression) -> bool) -> Vec<MessageId> {
-        let found = self.messages.iter().filter(|(_, message)| message.expressions().any(&refers));
-        found.map(|(id, _)| id).collect()
+    /// What refers to the audience.
+    pub fn references_audience(&self, id: AudienceId) -> References {
+        self.referring(|e| e.audiences().binary_search(&id).is_ok())
+    }
+
+    fn referring(&self, refers: impl Fn(&Expression) -> bool) -> References {
+        let messages = self.messages.iter().filter(|(_, of)| of.expressions().any(&refers));
+        let said = |of: &Audience| of.revisions().iter().any(|of| refers(of.expression()));
+        let audiences = self.audiences.iter().filter(|of| said(of));
+        References {
+            messages: messages.map(|(id, _)| id).collect(),
+            audiences: audiences.map(|of| of.row().id).collect(),
+        }
     }
 
     pub(crate) fn index(&self) -> &Index {
@@ -312,8 +373,62 @@ impl App {
         before
     }
 
+    /// An audience says this from `row.from` on, and so does whatever audience uses it. No message is looked at.
+    pub(crate) fn put_audience(&mut self, row: Arc<AudienceRow>) -> Result<(), ApplyError> {
+        let id = row.id;
+        let expression = self.read_audience(id, &row.expression)?;
+        let users = self.audiences.nested_users(id);
+        self.audiences.put(row, expression);
+        for user in users {
+            let Some(said) = self.audiences.get(user) else { continue };
+            let text = said.row().expression.clone();
+            let expression = self.read_audience(user, &text)?;
+            self.audiences.put_expression(user, expression);
+        }
+        Ok(())
+    }
+
+    fn read_audience(&self, id: AudienceId, text: &str) -> Result<Expression, ApplyError> {
+        let told = |faults: carillon_expr::Diagnostics| ApplyError::AudienceExpression {
+            audience: id,
+            faults: faults.to_string(),
+        };
+        audience::read(id, text, self).map_err(told)
+    }
+
+    /// The audience's row changed at `seq`. Every live message that uses it changes with what it says.
+    fn revise_audience(
+        &mut self,
+        row: Arc<AudienceRow>,
+        seq: Seq,
+    ) -> Result<Vec<MessageChange>, ApplyError> {
+        let id = row.id;
+        let before = self.audiences.get(id).map(|before| before.row().clone());
+        let renamed = before.as_ref().is_some_and(|before| before.expression == row.expression);
+        let from = before.as_ref().filter(|_| renamed).map_or(seq, |before| before.from);
+        if row.from != from {
+            return Err(ApplyError::TornAudience { audience: id });
+        }
+        if renamed {
+            self.audiences.rename(row);
+            return Ok(Vec::new());
+        }
+        self.put_audience(row)?;
+        let mut changes = Vec::new();
+        for message in self.audiences.users(id).to_vec() {
+            let before = self.messages.get(message);
+            let before = before.ok_or(ApplyError::UnknownMessage { message })?;
+            let revision = before.present().read_again(seq, self, message)?;
+            let after = before.revised(before.row().clone(), revision);
+            changes.push(self.revise(after, seq));
+        }
+        Ok(changes)
+    }
+
     /// Brings everything that is derived from a message after it.
     fn replaced(&mut self, id: MessageId, before: Option<&Message>, after: Option<&Message>) {
+        let used = |of: Option<&Message>| of.map_or_else(Vec::new, Message::live_audiences);
+        self.audiences.moved(id, &used(before), &used(after));
         self.index.replace(id, before, after);
         self.account(before, after);
     }
@@ -340,8 +455,15 @@ impl App {
         MessageChange { app: self.row.id, id, before: before.map(|m| m.present().clone()), after }
     }
 
-    /// Cost: the messages that changed up to `horizon`, and the lists of the index that those stand in.
+    /// Whether a purge to `horizon` would forget something.
+    fn reach(&self, horizon: Seq) -> bool {
+        self.records.reach(horizon) || self.audiences.reach(horizon)
+    }
+
+    /// Cost: the messages and audiences that changed up to `horizon`, and the lists of the index that those messages
+    /// stand in.
     fn purge(&mut self, horizon: Seq) {
+        self.audiences.purge(horizon);
         let mut shrunk = Vec::new();
         for id in self.records.purge(horizon) {
             let Some(before) = self.messages.get(id).cloned() else { continue };
@@ -372,6 +494,22 @@ impl Schema for App {
 
     fn group_name(&self, id: GroupId) -> Option<&str> {
         self.groups.get(id).map(|row| &*row.name)
+    }
+
+    fn audience(&self, name: &str) -> Option<AudienceId> {
+        self.audience_by_name(name).map(|audience| audience.row().id)
+    }
+
+    fn audience_name(&self, id: AudienceId) -> Option<&str> {
+        self.audiences.get(id).map(|audience| &*audience.row().name)
+    }
+
+    fn audience_expression(&self, id: AudienceId) -> Option<&Expression> {
+        self.audiences.get(id).map(|audience| audience.expression())
+    }
+
+    fn visit_audience_names(&self, visit: &mut dyn FnMut(&str)) {
+        self.audiences.names().for_each(|name| visit(name));
     }
 
     fn visit_attribute_names(&self, visit: &mut dyn FnMut(&str)) {
@@ -491,13 +629,14 @@ impl World {
                     rows.push(Row::App(app.row.clone()));
                     rows.extend(app.attributes.values().cloned().map(Row::Attribute));
                     rows.extend(app.groups.values().cloned().map(Row::Group));
+                    rows.extend(app.audiences.iter().map(|audience| Row::Audience {
+                        row: audience.row().clone(),
+                        records: audience.records(),
+                    }));
                 }
                 Slice::Messages { prefix, bits } => {
                     rows.extend(app.messages.prefixed(prefix, bits).map(|(_, message)| {
-                        Row::Message {
-                            row: message.row().clone(),
-                            revisions: message.revisions().iter().map(Revision::record).collect(),
-                        }
+                        Row::Message { row: message.row().clone(), revisions: message.records() }
                     }));
                 }
                 Slice::Devices { prefix, bits } => {
@@ -572,13 +711,18 @@ impl World {
                 let message = message.in_state(*state, seq);
                 applied.messages.push(app.revise(message, seq));
             }
+            Change::Audience(row) => {
+                let changes = self.app_mut(row.app)?.revise_audience(row.clone(), seq)?;
+                applied.messages.extend(changes);
+            }
+            Change::AudienceGone { app, id } => self.app_mut(*app)?.audiences.remove(*id),
             Change::Purge { horizon } => {
                 if *horizon > seq {
                     return Err(ApplyError::HorizonAhead { horizon: *horizon, seq });
                 }
                 self.horizon = self.horizon.max(*horizon);
                 // An app that has nothing to forget stays shared with the worlds before.
-                let reached = self.apps.iter().filter(|(_, app)| app.records.reach(*horizon));
+                let reached = self.apps.iter().filter(|(_, app)| app.reach(*horizon));
                 let ids: Vec<AppId> = reached.map(|(id, _)| id).collect();
                 for id in ids {
                     self.app_mut(id)?.purge(*horizon);

@@ -6,6 +6,7 @@
 use carillon_expr::Limits;
 use carillon_world::{App, Quotas, Usage, World};
 
+use super::audience::AudienceLimits;
 use super::problem::{self, Problem};
 
 /// The bounds of a central.
@@ -17,6 +18,7 @@ pub struct Budgets {
     pub quotas: QuotaLimits,
     /// What an expression may cost. Those that are stored stay, whatever it was lowered to.
     pub expressions: Limits,
+    pub audiences: AudienceLimits,
 }
 
 impl Default for Budgets {
@@ -25,6 +27,7 @@ impl Default for Budgets {
             world_bytes_max: 8 << 30,
             quotas: QuotaLimits::default(),
             expressions: Limits::default(),
+            audiences: AudienceLimits::default(),
         }
     }
 }
@@ -103,7 +106,7 @@ impl Quota {
 }
 
 /// One put changes the world by less than this: a record has at most 1 MiB, an expression of the most nodes takes a
-/// few more, and no caller's put has a second one.
+/// few more, and no caller's put has a second one. The edit of an audience, which may, is not asked here.
 const PUT_BYTES_MAX: u64 = 32 << 20;
 
 /// Edits keep what they replace until the horizon. So much of the world is kept for them: an edit that grows nothing

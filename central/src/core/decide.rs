@@ -4,6 +4,7 @@
 //! committed yet, so the writer holds refusals back as it holds back everything else.
 
 mod apps;
+mod audiences;
 mod devices;
 mod import;
 mod messages;
@@ -54,6 +55,13 @@ pub(crate) fn decide(ledger: &mut Ledger, now: Millis, write: &Write) -> Decided
         }
         Write::RenameGroup { app, group, name } => apps::rename_group(ledger, *app, group, name),
         Write::DeleteGroup { app, group } => apps::delete_group(ledger, *app, group),
+        Write::PutAudience(put) => audiences::put(ledger, put),
+        Write::RenameAudience { app, audience, name, if_match } => {
+            audiences::rename(ledger, *app, audience, name, *if_match)
+        }
+        Write::DeleteAudience { app, audience, if_match } => {
+            audiences::delete(ledger, *app, audience, *if_match)
+        }
         Write::Members { app, group, join, devices } => {
             devices::members(ledger, *app, group, *join, devices)
         }

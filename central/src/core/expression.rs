@@ -1,6 +1,6 @@
 //! Recipient expressions as callers write them.
 
-use carillon_expr::{Expression, Limits, Schema};
+use carillon_expr::{AudienceId, Diagnostics, Expression, Limits, Schema};
 
 use super::problem::{self, Problem};
 
@@ -8,8 +8,24 @@ use super::problem::{self, Problem};
 /// All that is wrong with the text; or that it is volatile: what such an expression describes changes with the clock
 /// alone, and edges look at what is written alone.
 pub fn read(text: &str, schema: &dyn Schema, limits: &Limits) -> Result<Expression, Problem> {
-    let expression = Expression::parse(text, schema, limits)
-        .map_err(|errors| problem::bad_expression(text, &errors))?;
+    judge(text, Expression::parse(text, schema, limits))
+}
+
+/// As [`read`], for what the audience `id` stands for.
+///
+/// # Errors
+/// As [`read`], and for an audience that would refer to itself.
+pub fn read_audience(
+    id: AudienceId,
+    text: &str,
+    schema: &dyn Schema,
+    limits: &Limits,
+) -> Result<Expression, Problem> {
+    judge(text, Expression::parse_audience(id, text, schema, limits))
+}
+
+fn judge(text: &str, parsed: Result<Expression, Diagnostics>) -> Result<Expression, Problem> {
+    let expression = parsed.map_err(|errors| problem::bad_expression(text, &errors))?;
     if expression.is_volatile() {
         return Err(problem::problem(
             422,
@@ -23,7 +39,7 @@ pub fn read(text: &str, schema: &dyn Schema, limits: &Limits) -> Result<Expressi
 
 #[cfg(test)]
 mod tests {
-    use carillon_expr::{AttributeId, AudienceId, GroupId, Type};
+    use carillon_expr::{AttributeId, GroupId, Type};
 
     use super::*;
 

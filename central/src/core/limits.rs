@@ -29,6 +29,8 @@ pub const DEVICE_TTL: u64 = 180 * 24 * 60 * 60 * 1000;
 pub const APP_NAME_BYTES_MAX: usize = 128;
 pub const APPS_MAX: usize = 10_000;
 pub const ATTRIBUTES_PER_APP_MAX: usize = 1_000;
+/// Bytes of all that an audience says or said since the horizon: they are one record of a snapshot, of at most 1 MiB.
+pub const AUDIENCE_REVISIONS_BYTES_MAX: usize = 768 * 1024;
 
 /// A device's row is at most 320 KiB of texts with their lengths (5 B, where 4 are counted) + 256 × 16 B +
 /// 1,024 × 9 B + 10 × 4 KiB, well below the 1 MiB of a record.
@@ -81,7 +83,7 @@ pub const REPORT_MAX: usize = 1_000;
 pub const ERASE_CHUNK: usize = 200;
 /// How often it is looked for devices that joined a user while its devices were erased.
 pub const ERASE_ROUNDS_MAX: usize = 10;
-/// Messages that a 409 lists.
+/// Messages, and audiences, that a problem lists.
 pub const REFERENCES_MAX: usize = 100;
 pub const RECEIPTS_MAX: usize = 200;
 /// Bytes of the `action` of a receipt.

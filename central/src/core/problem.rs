@@ -3,8 +3,8 @@
 //! A code is part of the protocol: clients branch on it, so it never changes its meaning.
 
 use carillon_expr::Diagnostics;
-use carillon_world::MessageId;
 pub use carillon_world::Problem;
+use carillon_world::{App, MessageId, References};
 use serde_json::json;
 
 use super::limits::REFERENCES_MAX;
@@ -180,11 +180,83 @@ pub fn bad_expression(text: &str, diagnostics: &Diagnostics) -> Problem {
     Problem { extra, ..problem(422, "bad-expression", "The expression is wrong", detail) }
 }
 
-/// A retained revision refers to it; `messages` lists which, the first 100.
-pub fn referenced(what: &str, messages: &[MessageId]) -> Problem {
-    let listed: Vec<String> =
-        messages.iter().take(REFERENCES_MAX).map(ToString::to_string).collect();
-    let detail = format!("{} messages refer to this {what}", messages.len());
-    let extra = Some(json!({"messages": listed}).to_string());
-    Problem { extra, ..problem(409, "referenced", "Messages refer to it", detail) }
+/// A retained revision refers to it; `messages` and `audiences` (by name) list which, the first 100 of each.
+pub fn referenced(what: &str, app: &App, by: &References) -> Problem {
+    let messages: Vec<String> =
+        by.messages.iter().take(REFERENCES_MAX).map(ToString::to_string).collect();
+    let audiences: Vec<&str> = by
+        .audiences
+        .iter()
+        .take(REFERENCES_MAX)
+        .filter_map(|id| app.audience(*id).map(|of| &*of.row().name))
+        .collect();
+    let counts = (by.messages.len(), by.audiences.len());
+    let detail = match counts {
+        (messages, 0) => format!("{messages} messages refer to this {what}"),
+        (0, audiences) => format!("{audiences} audiences refer to this {what}"),
+        (messages, audiences) => {
+            format!("{messages} messages and {audiences} audiences refer to this {what}")
+        }
+    };
+    let title = if counts.1 == 0 { "Messages refer to it" } else { "Audiences refer to it" };
+    let extra = Some(json!({"messages": messages, "audiences": audiences}).to_string());
+    Problem { extra, ..problem(409, "referenced", title, detail) }
+}
+
+/// What an edit of an audience would break, and how.
+#[derive(Clone, Debug)]
+pub enum Broken {
+    Message { id: MessageId, why: String },
+    Audience { name: std::sync::Arc<str>, why: String },
+}
+
+/// Expressions that use the audience would exceed their limits; `broken` lists which and why, the first 100.
+pub fn audience_breaks(broken: &[Broken]) -> Problem {
+    let told = |broken: &Broken| match broken {
+        Broken::Message { id, why } => {
+            (format!("message {id}: {why}"), json!({"message": id, "why": why}))
+        }
+        Broken::Audience { name, why } => {
+            (format!("audience @{name}: {why}"), json!({"audience": name, "why": why}))
+        }
+    };
+    let (mut first, mut listed) = (None, Vec::new());
+    for (text, entry) in broken.iter().take(REFERENCES_MAX).map(told) {
+        first.get_or_insert(text);
+        listed.push(entry);
+    }
+    let first = first.unwrap_or_default();
+    let detail = match broken.len() {
+        0 | 1 => format!("it is used by {first}"),
+        count => format!("it is used by {first}; and {} more", count - 1),
+    };
+    let extra = Some(json!({"broken": listed}).to_string());
+    Problem {
+        extra,
+        ..problem(422, "audience-breaks", "What uses the audience would break", detail)
+    }
+}
+
+/// `most`: what `audience_messages_max` is.
+pub fn audience_reach(audience: &str, messages: usize, most: usize) -> Problem {
+    let detail = format!(
+        "{messages} scheduled and active messages would use @{audience}; audience_messages_max is {most}"
+    );
+    let extra =
+        Some(json!({"audience": audience, "messages": messages, "limit": most}).to_string());
+    Problem {
+        extra,
+        ..problem(422, "audience-reach", "Too many messages use the audience", detail)
+    }
+}
+
+/// `most`: what `audiences_max` is.
+pub fn too_many_audiences(most: usize) -> Problem {
+    let detail = format!("the app has as many audiences as audiences_max allows: {most}");
+    let extra = Some(json!({"limit": most}).to_string());
+    Problem { extra, ..problem(422, "too-many-audiences", "Too many audiences", detail) }
+}
+
+pub fn revision_mismatch(detail: impl Into<String>) -> Problem {
+    problem(412, "revision-mismatch", "Another edit came first", detail)
 }

@@ -13,10 +13,12 @@ pub(crate) fn of_change(change: &Change) -> usize {
             Change::App(row) => row.name.len() + row.publishable_key.len(),
             Change::Attribute(row) => row.name.len(),
             Change::Group(row) => row.name.len(),
+            Change::Audience(row) => row.name.len() + row.expression.len(),
             Change::Device(row) => of_device(row),
             Change::Message(row) => of_message(row),
             Change::AttributeGone { .. }
             | Change::GroupGone { .. }
+            | Change::AudienceGone { .. }
             | Change::DeviceGone { .. }
             | Change::MessageState { .. }
             | Change::Purge { .. } => 0,

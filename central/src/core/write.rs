@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use carillon_expr::{AttributeId, GroupId, Type};
+use carillon_expr::{AttributeId, AudienceId, GroupId, Type};
 use carillon_world::{
-    AppId, AppRow, AttributeRow, DeviceId, DeviceRow, Environment, GroupRow, MessageId, MessageRow,
-    MessageState, Millis, Position, Priority, Quotas, SecretHash, Seq, SetBy,
+    AppId, AppRow, AttributeRow, AudienceRow, DeviceId, DeviceRow, Environment, GroupRow,
+    MessageId, MessageRow, MessageState, Millis, Position, Priority, Quotas, SecretHash, Seq,
+    SetBy,
 };
 use carillon_world::{Problem, Receipt};
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,19 @@ pub enum Write {
     DeleteGroup {
         app: AppId,
         group: GroupRef,
+    },
+    PutAudience(Box<PutAudience>),
+    /// `audience`: its present name.
+    RenameAudience {
+        app: AppId,
+        audience: Arc<str>,
+        name: Arc<str>,
+        if_match: Option<u32>,
+    },
+    DeleteAudience {
+        app: AppId,
+        audience: Arc<str>,
+        if_match: Option<u32>,
     },
     Members {
         app: AppId,
@@ -158,6 +172,18 @@ pub struct IdempotencyKey {
 }
 
 #[derive(Clone, Debug)]
+pub struct PutAudience {
+    pub app: AppId,
+    /// The id that an audience not known before gets.
+    pub id: AudienceId,
+    pub name: Arc<str>,
+    /// With names.
+    pub expression: String,
+    /// The revision that the caller has seen.
+    pub if_match: Option<u32>,
+}
+
+#[derive(Clone, Debug)]
 pub struct CreateMessage {
     pub app: AppId,
     pub id: MessageId,
@@ -201,6 +227,12 @@ pub enum Reply {
     Group {
         row: Arc<GroupRow>,
         members: u64,
+    },
+    /// `expression`: canonical, with names.
+    Audience {
+        row: Arc<AudienceRow>,
+        expression: String,
+        created: bool,
     },
     Members(MembersReport),
     Imported(ImportReport),
@@ -278,6 +310,7 @@ impl Write {
             Write::PatchDevice { edit, .. }
             | Write::PatchSelf { edit, .. }
             | Write::Enrol { profile: edit, .. } => edit.weight(),
+            Write::PutAudience(put) => put.name.len() + put.expression.len(),
             Write::CreateMessage(m) => m.to.len() + m.body.len(),
             Write::EditMessage(m) => {
                 m.to.as_ref().map_or(0, String::len) + m.body.as_ref().map_or(0, |body| body.len())

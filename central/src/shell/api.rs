@@ -6,6 +6,7 @@
 mod answer;
 mod apps;
 mod attributes;
+mod audiences;
 mod compare;
 mod complete;
 mod devices;
@@ -99,7 +100,7 @@ fn app_of(world: &World, id: AppId) -> Result<&App, Refusal> {
 
 #[derive(Debug, utoipa::OpenApi)]
 #[openapi(
-    info(title = "Carillon admin API", description = "Apps, devices, groups and messages of one installation."),
+    info(title = "Carillon admin API", description = "Apps, devices, groups, audiences and messages of one installation."),
     components(schemas(answer::ProblemBody)),
     modifiers(&Bearer),
     security(("token" = []))
@@ -128,6 +129,8 @@ fn routes() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(groups::get, groups::rename, groups::delete))
         .routes(routes!(groups::add_members))
         .routes(routes!(groups::remove_members))
+        .routes(routes!(audiences::list))
+        .routes(routes!(audiences::get, audiences::put, audiences::rename, audiences::delete))
         .routes(routes!(devices::list))
         .routes(routes!(devices::get, devices::patch, devices::delete))
         .routes(routes!(devices::revoke))
@@ -241,6 +244,7 @@ mod tests {
         calls.sort();
         let expected = [
             "DELETE /v1/apps/{app}/attributes/{name}",
+            "DELETE /v1/apps/{app}/audiences/{name}",
             "DELETE /v1/apps/{app}/devices/{device}",
             "DELETE /v1/apps/{app}/groups/{group}",
             "GET /healthz",
@@ -250,6 +254,8 @@ mod tests {
             "GET /v1/apps",
             "GET /v1/apps/{app}",
             "GET /v1/apps/{app}/attributes",
+            "GET /v1/apps/{app}/audiences",
+            "GET /v1/apps/{app}/audiences/{name}",
             "GET /v1/apps/{app}/devices",
             "GET /v1/apps/{app}/devices/{device}",
             "GET /v1/apps/{app}/devices:export",
@@ -258,6 +264,7 @@ mod tests {
             "GET /v1/apps/{app}/messages",
             "GET /v1/apps/{app}/messages/{message}",
             "PATCH /v1/apps/{app}",
+            "PATCH /v1/apps/{app}/audiences/{name}",
             "PATCH /v1/apps/{app}/devices/{device}",
             "PATCH /v1/apps/{app}/groups/{group}",
             "PATCH /v1/apps/{app}/messages/{message}",
@@ -275,6 +282,7 @@ mod tests {
             "POST /v1/apps/{app}/messages/{message}:recall",
             "POST /v1/apps/{app}/users/{user}:erase",
             "PUT /v1/apps/{app}/attributes/{name}",
+            "PUT /v1/apps/{app}/audiences/{name}",
         ];
         assert_eq!(calls, expected);
     }

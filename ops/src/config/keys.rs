@@ -145,6 +145,11 @@ settings! {
         expression_depth_max: NonZeroUsize = "256",
         /// Audiences within audiences, at most 64; beyond it `audience_too_deep`.
         audience_depth_max: NonZeroUsize = "16",
+        /// Audiences of an app; beyond it `too-many-audiences`.
+        audiences_max: NonZeroUsize = "1000",
+        /// Scheduled and active messages that may use one audience, also through others, since an edit reads each again;
+        /// beyond it `audience-reach`.
+        audience_messages_max: NonZeroUsize = "1000",
         /// Open connections to the admin API.
         connections_max: NonZeroUsize = "1024",
         /// Body of a request to the admin API, imports excepted; beyond it 413.

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 
 use carillon_central::config::{
-    AdminConfig, BatchLimits, Budgets, LinkConfig, QuotaLimits, StoreConfig, Token as CentralToken,
-    WriterConfig,
+    AdminConfig, AudienceLimits, BatchLimits, Budgets, LinkConfig, QuotaLimits, StoreConfig,
+    Token as CentralToken, WriterConfig,
 };
 use carillon_central::{Config as Central, Identity};
 use carillon_edge::{
@@ -133,6 +133,10 @@ pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
                     groups_max: central.quota_groups.get() as u64,
                     live_messages_max: central.quota_live_messages.get() as u64,
                     bodies_bytes_max: central.quota_bodies_bytes.0 as u64,
+                },
+                audiences: AudienceLimits {
+                    per_app_max: central.audiences_max.get(),
+                    messages_max: central.audience_messages_max.get(),
                 },
                 expressions: ExpressionLimits {
                     bytes_max: central.expression_bytes_max.0,

@@ -4,7 +4,7 @@ use carillon_world::MessageState;
 
 use crate::encode::{Cell, Step};
 use crate::names::Named;
-use crate::tables::{ENDED, Present, Table, of_devices, purge_messages, purge_tombstones};
+use crate::tables::{ENDED, Present, SAID, Table, of_devices, purge_messages, purge_tombstones};
 use crate::{Erase, ForgetKeys, StoreBatch, StoreError};
 
 /// Rows a statement at most. More gains nothing and makes the server's parser hold much at once.
@@ -113,20 +113,27 @@ pub(super) fn packets(
 /// Every statement finds its rows through an index by what changed above `from`: the joins begin there, whatever the
 /// server thinks of the sizes of the tables.
 fn purge(shard: u16, from: u64, horizon: u64) -> Vec<String> {
-    // The newest revision of each message that the horizon reaches stays; what is older goes.
-    let superseded = format!(
-        "DELETE old FROM (SELECT app, message, MAX(from_seq) AS kept FROM message_revisions \
-         FORCE INDEX (message_revisions_from) \
-         WHERE shard = {shard} AND from_seq > {from} AND from_seq <= {horizon} GROUP BY app, message) AS newer \
-         STRAIGHT_JOIN message_revisions AS old FORCE INDEX (PRIMARY) \
-         ON old.shard = {shard} AND old.app = newer.app AND old.message = newer.message AND old.from_seq < newer.kept"
-    );
+    // The newest revision of each message and audience that the horizon reaches stays; what is older goes.
+    let superseded = SAID.map(|(table, id)| {
+        format!(
+            "DELETE old FROM (SELECT app, {id}, MAX(from_seq) AS kept FROM {table} FORCE INDEX ({table}_from) \
+             WHERE shard = {shard} AND from_seq > {from} AND from_seq <= {horizon} GROUP BY app, {id}) AS newer \
+             STRAIGHT_JOIN {table} AS old FORCE INDEX (PRIMARY) \
+             ON old.shard = {shard} AND old.app = newer.app AND old.{id} = newer.{id} AND old.from_seq < newer.kept"
+        )
+    });
     let of_ended = format!(
         "DELETE old FROM messages AS m FORCE INDEX (messages_changed) STRAIGHT_JOIN message_revisions AS old \
          FORCE INDEX (PRIMARY) ON old.shard = {shard} AND old.app = m.app AND old.message = m.message \
          WHERE m.shard = {shard} AND m.changed_seq > {from} AND m.changed_seq <= {horizon} AND m.{ENDED}"
     );
-    let mut statements = vec![superseded, of_ended, purge_messages(shard, from, horizon)];
+    let of_gone = format!(
+        "DELETE old FROM audiences AS a FORCE INDEX (audiences_changed) STRAIGHT_JOIN audience_revisions AS old \
+         FORCE INDEX (PRIMARY) ON old.shard = {shard} AND old.app = a.app AND old.audience = a.audience \
+         WHERE a.shard = {shard} AND a.changed_seq > {from} AND a.changed_seq <= {horizon} AND a.deleted = 1"
+    );
+    let mut statements = Vec::from(superseded);
+    statements.extend([of_ended, of_gone, purge_messages(shard, from, horizon)]);
     statements.extend(purge_tombstones(shard, from, horizon));
     statements
 }

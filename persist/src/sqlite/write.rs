@@ -10,7 +10,7 @@ use super::{Fields, Worker, begin, down, signed};
 use crate::encode::{Cell, Step, plan};
 use crate::names::Named;
 use crate::read::{self, SELECT_LEASE};
-use crate::tables::{ENDED, Present, Table, of_devices, purge_messages, purge_tombstones};
+use crate::tables::{ENDED, Present, SAID, Table, of_devices, purge_messages, purge_tombstones};
 use crate::{CommitError, Committed, Erase, ForgetKeys, StoreBatch};
 
 /// Rows a statement. A few sizes, so that each stays prepared; 128 rows of 13 columns are far below SQLite's 32,766
@@ -23,15 +23,6 @@ const COPY_REVISION: &str = "INSERT INTO message_revisions (shard, app, message,
                              ORDER BY from_seq DESC LIMIT 1";
 
 const SET_STATE: &str = "UPDATE messages SET state = ?5, changed_seq = ?4 WHERE shard = ?1 AND app = ?2 AND message = ?3";
-
-/// Parameters: the shard, from where, to where. The newest revision of each message that the horizon reaches stays;
-/// what is older goes. `CROSS JOIN`, because SQLite then keeps the order, and so begins with what changed.
-const FORGET_SUPERSEDED: &str = "DELETE FROM message_revisions WHERE rowid IN (SELECT old.rowid FROM (\
-                                 SELECT app, message, MAX(from_seq) AS kept FROM message_revisions \
-                                 INDEXED BY message_revisions_from \
-                                 WHERE shard = ?1 AND from_seq > ?2 AND from_seq <= ?3 GROUP BY app, message) AS newer \
-                                 CROSS JOIN message_revisions AS old ON old.shard = ?1 AND old.app = newer.app \
-                                 AND old.message = newer.message AND old.from_seq < newer.kept)";
 
 const FORGET_KEYS: &str = "DELETE FROM idempotency WHERE rowid IN (SELECT rowid FROM idempotency \
                            WHERE shard = ?1 AND created_at < ?2 ORDER BY created_at LIMIT ?3)";
@@ -178,8 +169,11 @@ fn purge(
     horizon: u64,
 ) -> rusqlite::Result<()> {
     let range = params![shard, signed(from), signed(horizon)];
-    transaction.prepare_cached(FORGET_SUPERSEDED)?.execute(range)?;
+    for (table, id) in SAID {
+        transaction.prepare_cached(&superseded(table, id))?.execute(range)?;
+    }
     transaction.prepare_cached(&revisions_of_ended())?.execute(range)?;
+    transaction.prepare_cached(REVISIONS_OF_GONE)?.execute(range)?;
     transaction.execute(&purge_messages(shard, from, horizon), [])?;
     for statement in purge_tombstones(shard, from, horizon) {
         transaction.execute(&statement, [])?;
@@ -187,7 +181,25 @@ fn purge(
     Ok(())
 }
 
-/// Parameters as those of [`FORGET_SUPERSEDED`].
+/// Parameters: the shard, from where, to where. The newest revision of each message or audience that the horizon
+/// reaches stays; what is older goes. `CROSS JOIN`, because SQLite then keeps the order, and so begins with what changed.
+fn superseded(table: &str, id: &str) -> String {
+    format!(
+        "DELETE FROM {table} WHERE rowid IN (SELECT old.rowid FROM (\
+         SELECT app, {id}, MAX(from_seq) AS kept FROM {table} INDEXED BY {table}_from \
+         WHERE shard = ?1 AND from_seq > ?2 AND from_seq <= ?3 GROUP BY app, {id}) AS newer \
+         CROSS JOIN {table} AS old ON old.shard = ?1 AND old.app = newer.app \
+         AND old.{id} = newer.{id} AND old.from_seq < newer.kept)"
+    )
+}
+
+/// Parameters as those of [`superseded`].
+const REVISIONS_OF_GONE: &str = "DELETE FROM audience_revisions WHERE rowid IN (SELECT old.rowid FROM audiences AS a \
+                                 INDEXED BY audiences_changed CROSS JOIN audience_revisions AS old \
+                                 ON old.shard = ?1 AND old.app = a.app AND old.audience = a.audience \
+                                 WHERE a.shard = ?1 AND a.changed_seq > ?2 AND a.changed_seq <= ?3 AND a.deleted = 1)";
+
+/// Parameters as those of [`superseded`].
 fn revisions_of_ended() -> String {
     format!(
         "DELETE FROM message_revisions WHERE rowid IN (SELECT old.rowid FROM messages AS m INDEXED BY messages_changed \
@@ -276,7 +288,7 @@ mod tests {
         let these = of_devices(0, &[device, device], |id| signed(id).to_string());
         let mut statements = purge_tombstones(0, 1_000, 2_000);
         statements.extend([
-            FORGET_SUPERSEDED.to_owned(),
+            REVISIONS_OF_GONE.to_owned(),
             revisions_of_ended(),
             purge_messages(0, 1_000, 2_000),
             FORGET_KEYS.to_owned(),
@@ -286,6 +298,7 @@ mod tests {
         ]);
         let bare = format!("DELETE FROM devices WHERE shard = 0 AND deleted = 1 AND {these}");
         assert!(plan(&connection, &bare).iter().all(|line| line.contains("SEARCH")), "it tells");
+        statements.extend(SAID.map(|(table, id)| superseded(table, id)));
         for statement in statements {
             let plan = plan(&connection, &statement);
             // The rows of one step, gathered, are walked.

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use carillon_expr::{Number, Type, Value};
 use carillon_world::{
-    AppId, AppRow, AttributeId, AttributeRow, Batch, Change, DeviceId, DevicePrivate, DeviceRow,
-    Environment, GroupId, GroupRow, MessageId, MessageRow, MessageState, Millis, Priority,
-    PushChannel, PushToken, Quotas, RevisionRecord, Row, SecretHash, Seq, SetBy, Tag, Variant,
+    AppId, AppRow, AttributeId, AttributeRow, AudienceId, AudienceRecord, AudienceRow, Batch,
+    Change, DeviceId, DevicePrivate, DeviceRow, Environment, GroupId, GroupRow, MessageId,
+    MessageRow, MessageState, Millis, Priority, PushChannel, PushToken, Quotas, RevisionRecord,
+    Row, SecretHash, Seq, SetBy, Tag, Variant,
 };
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -33,6 +34,8 @@ pub(crate) struct Model {
     pub(crate) apps: BTreeMap<AppId, Arc<AppRow>>,
     pub(crate) attributes: BTreeMap<(AppId, AttributeId), Kept<AttributeRow>>,
     pub(crate) groups: BTreeMap<(AppId, GroupId), Kept<GroupRow>>,
+    pub(crate) audiences: BTreeMap<(AppId, AudienceId), Kept<AudienceRow>>,
+    pub(crate) said: BTreeMap<(AppId, AudienceId), Vec<AudienceRecord>>,
     pub(crate) devices: BTreeMap<(AppId, DeviceId), Kept<DeviceRow>>,
     pub(crate) messages: BTreeMap<(AppId, MessageId), KeptMessage>,
 }
@@ -45,6 +48,8 @@ impl Default for Model {
             apps: BTreeMap::new(),
             attributes: BTreeMap::new(),
             groups: BTreeMap::new(),
+            audiences: BTreeMap::new(),
+            said: BTreeMap::new(),
             devices: BTreeMap::new(),
             messages: BTreeMap::new(),
         }
@@ -72,6 +77,16 @@ impl Model {
                 drop(self.groups.insert((row.app, row.id), (Some(row.clone()), seq)))
             }
             Change::GroupGone { app, id } => drop(self.groups.insert((*app, *id), (None, seq))),
+            Change::Audience(row) => {
+                let said = self.said.entry((row.app, row.id)).or_default();
+                if said.last().is_none_or(|last| last.expression != row.expression) {
+                    said.push(AudienceRecord { from: seq, expression: row.expression.clone() });
+                }
+                drop(self.audiences.insert((row.app, row.id), (Some(row.clone()), seq)))
+            }
+            Change::AudienceGone { app, id } => {
+                drop(self.audiences.insert((*app, *id), (None, seq)))
+            }
             Change::Device(row) => {
                 drop(self.devices.insert((row.app, row.id), (Some(row.clone()), seq)))
             }
@@ -100,6 +115,12 @@ impl Model {
         self.horizon = self.horizon.max(horizon);
         self.attributes.retain(|_, (row, seq)| row.is_some() || *seq > horizon);
         self.groups.retain(|_, (row, seq)| row.is_some() || *seq > horizon);
+        self.audiences.retain(|_, (row, seq)| row.is_some() || *seq > horizon);
+        self.said.retain(|key, _| self.audiences.contains_key(key));
+        for said in self.said.values_mut() {
+            let in_force = said.iter().rposition(|record| record.from <= horizon).unwrap_or(0);
+            said.drain(..in_force);
+        }
         self.devices.retain(|_, (row, seq)| row.is_some() || *seq > horizon);
         self.messages.retain(|_, message| {
             let ended = matches!(message.row.state, MessageState::Expired | MessageState::Recalled);
@@ -115,6 +136,11 @@ impl Model {
         }
     }
 
+    /// The audiences that are not gone.
+    fn there(&self) -> Vec<(AppId, AudienceId)> {
+        self.audiences.iter().filter(|(_, (row, _))| row.is_some()).map(|(key, _)| *key).collect()
+    }
+
     /// All rows, in the order of [`sorted`].
     pub(crate) fn rows(&self) -> Vec<Row> {
         let mut rows: Vec<Row> = self.apps.values().cloned().map(Row::App).collect();
@@ -122,6 +148,10 @@ impl Model {
             self.attributes.values().filter_map(|(row, _)| row.clone()).map(Row::Attribute),
         );
         rows.extend(self.groups.values().filter_map(|(row, _)| row.clone()).map(Row::Group));
+        rows.extend(self.audiences.iter().filter_map(|(key, (row, _))| {
+            let records = self.said[key].clone();
+            row.clone().map(|row| Row::Audience { row, records })
+        }));
         rows.extend(self.devices.values().filter_map(|(row, _)| row.clone()).map(Row::Device));
         rows.extend(self.messages.values().map(|message| Row::Message {
             row: Arc::new(message.row.clone()),
@@ -146,7 +176,8 @@ impl Model {
         }
         let attributes = of("attributes", &self.attributes);
         let groups = of("app_groups", &self.groups);
-        [attributes, groups, of("devices", &self.devices)].concat()
+        let audiences = of("audiences", &self.audiences);
+        [attributes, groups, audiences, of("devices", &self.devices)].concat()
     }
 
     /// The lines of the `memberships` view.
@@ -173,6 +204,7 @@ pub(crate) fn sorted(mut rows: Vec<Row>) -> Vec<Row> {
         Row::Group(row) => (2, row.app.get(), row.id.get()),
         Row::Device(row) => (3, row.app.get(), row.id.get()),
         Row::Message { row, .. } => (4, row.app.get(), row.id.get()),
+        Row::Audience { row, .. } => (5, row.app.get(), row.id.get()),
     });
     rows
 }
@@ -261,7 +293,12 @@ impl Generator {
         if self.model.apps.is_empty() {
             return self.app_change();
         }
-        match self.random.random_range(0..100) {
+        match self.random.random_range(0..108) {
+            100..106 => ("audience", self.audience()),
+            106..108 => match self.pick(|model| model.there()) {
+                Some((app, id)) => ("audience gone", Change::AudienceGone { app, id }),
+                None => ("audience", self.audience()),
+            },
             0..2 => self.app_change(),
             2..8 => ("attribute", self.attribute()),
             8..10 => match self.pick(|model| model.attributes.keys().copied().collect()) {
@@ -309,7 +346,7 @@ impl Generator {
                 }
                 None => self.app_change(),
             },
-            _ => {
+            97.. => {
                 let horizon = self.random.random_range(0..=self.model.head.get());
                 ("purge", Change::Purge { horizon: Seq::new(horizon) })
             }
@@ -350,6 +387,30 @@ impl Generator {
         // The view is compared line by line.
         let name = format!("group-{:x}", self.random.random::<u16>()).into();
         Change::Group(Arc::new(GroupRow { id, app: self.app(), name, set_by: self.set_by() }))
+    }
+
+    /// A new one, an edit or a rename; none comes back.
+    fn audience(&mut self) -> Change {
+        let known = self.pick(|model| model.there()).filter(|_| self.random.random_bool(0.7));
+        let (app, id) =
+            known.unwrap_or_else(|| (self.app(), AudienceId::new(self.random.random())));
+        let before = match self.model.audiences.get(&(app, id)) {
+            Some((Some(row), _)) => Some(row.clone()),
+            _ => None,
+        };
+        let same = before.as_ref().filter(|_| self.random.random_bool(0.3));
+        let expression = same.map_or_else(|| self.text(), |before| before.expression.clone());
+        let unchanged = before.as_ref().filter(|before| before.expression == expression);
+        let from = unchanged.map_or(self.model.head.next(), |before| before.from);
+        let revision = before.as_ref().map_or(1, |before| before.revision + 1);
+        Change::Audience(Arc::new(AudienceRow {
+            id,
+            app,
+            name: self.text(),
+            revision,
+            from,
+            expression,
+        }))
     }
 
     fn device(&mut self, app: AppId, id: DeviceId) -> Change {

@@ -80,13 +80,13 @@ fn footprint(bench: &impl Bench, shard: ShardId) -> String {
     let lease =
         format!("SELECT epoch_number, head, horizon, batches FROM lease WHERE shard = {shard}");
     let mut all = bench.sql(DATABASE, &lease);
-    for table in ["apps", "attributes", "app_groups", "devices", "messages"] {
+    for table in ["apps", "attributes", "app_groups", "audiences", "devices", "messages"] {
         let select = format!(
             "SELECT COUNT(*), COALESCE(SUM(changed_seq), 0) FROM {table} WHERE shard = {shard}"
         );
         all += &bench.sql(DATABASE, &select);
     }
-    for table in ["message_revisions", "idempotency", "receipts", "lineage"] {
+    for table in ["message_revisions", "audience_revisions", "idempotency", "receipts", "lineage"] {
         all += &bench.sql(DATABASE, &format!("SELECT COUNT(*) FROM {table} WHERE shard = {shard}"));
     }
     all

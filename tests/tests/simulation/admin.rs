@@ -82,6 +82,13 @@ impl Sim {
                 });
                 assert!(known, "P3: the acknowledged edit of {} is durable", row.id);
             }
+            Ok(Reply::Audience { row, .. }) => {
+                let said = self.oracle.audiences_at(row.from.get());
+                let said =
+                    said.get(&row.id.get()).expect("P3: an acknowledged audience is durable");
+                assert_eq!(said.text(None), *row.expression, "P3: the audience {}", row.id);
+                self.trace.count("acknowledged audiences");
+            }
             Ok(_) => self.trace.count("acknowledged"),
         }
         self.admin.remove(&number);

@@ -154,6 +154,12 @@ impl Sim {
                     self.trace.count("purges");
                 }
             }
+            for felt in self.oracle.felt_edits() {
+                self.trace.count("audience edits");
+                if felt {
+                    self.trace.count("audience edits felt");
+                }
+            }
         }
     }
 

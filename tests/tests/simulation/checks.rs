@@ -7,6 +7,7 @@ use bytes::Bytes;
 use carillon_client::{Cursor as Sealed, Operation};
 use carillon_edge::core::answer::Answer;
 use carillon_edge::core::seal::{self, Session};
+use carillon_expr::AudienceId;
 use carillon_world::{Cursor, DeviceId, MessageId, MessageState, Millis, World};
 use serde_json::Value;
 
@@ -230,6 +231,11 @@ impl Sim {
             let past = all.iter().filter(|from| **from <= horizon).count().saturating_sub(1);
             assert_eq!(kept, all[past..], "P2: what {seq} knows of {id:x} from {horizon} on");
         }
+        for (id, says) in self.oracle.audiences_at(seq) {
+            let audience = app.audience(AudienceId::new(id)).expect("P2: every audience is there");
+            assert_eq!(*audience.row().expression, says.text(None), "P2: {id:x} at {seq}");
+        }
+        assert_eq!(app.audience_count(), self.oracle.audiences_at(seq).len(), "P2: at {seq}");
         let known = self.oracle.messages_at(seq).count();
         assert!(app.message_count() <= known, "P2: a message of no commit at {seq}");
     }

@@ -33,7 +33,7 @@ use sim::Sim;
 const SEEDS: u64 = 200;
 
 /// What 200 seeds have to see at least, else they do not test what they say.
-const FLOORS: [(&str, u64); 46] = [
+const FLOORS: [(&str, u64); 48] = [
     ("steps", 2_000_000),
     ("rests", 600),
     ("changes", 30_000),
@@ -43,6 +43,8 @@ const FLOORS: [(&str, u64); 46] = [
     ("repeated creates", 3_000),
     ("refused batches", 2_000),
     ("unknown outcomes", 700),
+    ("audience edits", 1_000),
+    ("audience edits felt", 300),
     ("store outages", 200),
     ("purges", 80),
     ("central crashes", 250),

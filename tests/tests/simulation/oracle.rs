@@ -1,4 +1,4 @@
-//! The truth, kept the plainest way: every device and every message as each commit left it, by seq. What a device
+//! The truth, kept the plainest way: every device, message and audience as each commit left it, by seq. What a device
 //! should have at any seq is worked out anew from that, by [`Predicate`] and nothing of the language or the world.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use carillon_world::{Batch, Change, MessageRow, MessageState, Millis};
 
-use crate::predicate::{Predicate, Record};
+use crate::predicate::{Audiences, Predicate, Record};
 
 /// A message from one commit on.
 #[derive(Clone, Debug)]
@@ -29,7 +29,11 @@ pub(crate) struct Oracle {
     batch_ends: BTreeSet<u64>,
     devices: BTreeMap<u64, Vec<(u64, Option<Record>)>>,
     messages: BTreeMap<u64, Vec<(u64, Revision)>>,
-    /// Seqs at which any message changed.
+    /// What each audience said from a seq on; `None` from when it is gone.
+    audiences: BTreeMap<u64, Vec<(u64, Option<Predicate>)>>,
+    /// Seqs at which an audience was edited that is not counted yet.
+    edited: Vec<u64>,
+    /// Seqs at which any message or audience changed.
     message_seqs: Vec<u64>,
     /// What was written, by the stored text that it must come to.
     predicates: BTreeMap<String, Predicate>,
@@ -120,6 +124,23 @@ impl Oracle {
                 revisions.push((seq, revision));
                 self.message_seqs.push(seq);
             }
+            Change::Audience(row) => {
+                let says = self.predicates.get(&*row.expression);
+                let says =
+                    says.unwrap_or_else(|| panic!("{:?} was never written so", row.expression));
+                let (id, says) = (row.id.get(), says.clone());
+                if self.audiences_at(seq).get(&id) != Some(&says) {
+                    self.audiences.entry(id).or_default().push((seq, Some(says)));
+                    self.edit_audience(seq, id);
+                }
+            }
+            Change::AudienceGone { id, .. } => {
+                let present = self.audiences_at(seq);
+                let uses = |to: &Predicate| to.uses(id.get(), &present);
+                assert!(!present.values().any(uses), "{id} goes though an audience uses it");
+                let versions = self.audiences.get_mut(&id.get()).expect("it was created");
+                versions.push((seq, None));
+            }
             Change::Purge { horizon } => {
                 assert!(horizon.get() >= self.horizon, "the horizon never falls");
                 self.horizon = horizon.get();
@@ -130,6 +151,36 @@ impl Oracle {
             | Change::Group(_)
             | Change::GroupGone { .. } => {}
         }
+    }
+
+    /// Every message that is not over and uses the audience is another from `seq` on.
+    fn edit_audience(&mut self, seq: u64, id: u64) {
+        let present = self.audiences_at(seq);
+        for revisions in self.messages.values_mut() {
+            let revision = revisions.last().expect("a first revision").1.clone();
+            let live = [MessageState::Active, MessageState::Scheduled].contains(&revision.state);
+            if live && revision.to.uses(id, &present) {
+                revisions.push((seq, revision));
+            }
+        }
+        self.message_seqs.push(seq);
+        self.edited.push(seq);
+    }
+
+    /// What every audience said at `seq`.
+    pub(crate) fn audiences_at(&self, seq: u64) -> Audiences {
+        let said = self.audiences.iter().filter_map(|(id, v)| Some((*id, at(v, seq)?.1.clone()?)));
+        said.collect()
+    }
+
+    /// The audience edits since the last call: whether anybody had something else after it than before.
+    pub(crate) fn felt_edits(&mut self) -> Vec<bool> {
+        let edited = std::mem::take(&mut self.edited);
+        let felt = |seq: u64, oracle: &mut Oracle| {
+            let devices: Vec<u64> = oracle.devices_at(seq).into_iter().map(|(id, _)| id).collect();
+            devices.into_iter().any(|id| oracle.due(id, seq) != oracle.due(id, seq - 1))
+        };
+        edited.into_iter().map(|seq| felt(seq, self)).collect()
     }
 
     fn take_message(&mut self, seq: u64, row: &MessageRow) {
@@ -225,10 +276,11 @@ impl Oracle {
         if let Some(known) = self.memo.get(&key) {
             return known.clone();
         }
+        let audiences = self.audiences_at(seq);
         let due = self.messages.iter().filter_map(|(id, revisions)| {
             let (_, revision) = at(revisions, seq)?;
-            let is_due =
-                revision.state == MessageState::Active && revision.to.holds(record) == Some(true);
+            let is_due = revision.state == MessageState::Active
+                && revision.to.holds(record, &audiences) == Some(true);
             is_due.then_some((*id, revision.tag))
         });
         let due: Due = Rc::new(due.collect());

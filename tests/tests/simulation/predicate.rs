@@ -80,6 +80,7 @@ impl Record {
 pub(crate) enum Predicate {
     Everyone,
     InGroup(u64),
+    InAudience(u64),
     Has(u64),
     Is(u64, Plain),
     AtLeast(u64, Plain),
@@ -89,39 +90,70 @@ pub(crate) enum Predicate {
     Either(Vec<Predicate>),
 }
 
-/// The present names of attributes and groups.
+/// What each audience says at some moment.
+pub(crate) type Audiences = BTreeMap<u64, Predicate>;
+
+/// The present names of attributes, groups and audiences.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
     pub(crate) attributes: BTreeMap<u64, String>,
     pub(crate) groups: BTreeMap<u64, String>,
+    pub(crate) audiences: BTreeMap<u64, String>,
+}
+
+/// What an expression may be made of.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) kinds: &'a [(u64, Kind)],
+    pub(crate) groups: &'a [u64],
+    pub(crate) audiences: &'a [u64],
 }
 
 impl Predicate {
     /// Three-valued: `None` where it hangs on what the device does not have.
-    pub(crate) fn holds(&self, device: &Record) -> Option<bool> {
+    pub(crate) fn holds(&self, device: &Record, audiences: &Audiences) -> Option<bool> {
         let value = |id: &u64| device.attributes.get(id);
         match self {
             Predicate::Everyone => Some(true),
             Predicate::InGroup(id) => Some(device.groups.contains(id)),
+            Predicate::InAudience(id) => audiences[id].holds(device, audiences),
             Predicate::Has(id) => Some(value(id).is_some()),
             Predicate::Is(id, other) => value(id).map(|value| value == other),
             Predicate::AtLeast(id, other) => value(id).map(|value| value >= other),
             Predicate::OneOf(id, others) => value(id).map(|value| others.contains(value)),
-            Predicate::Not(inner) => inner.holds(device).map(|holds| !holds),
-            Predicate::Both(parts) => Predicate::fold(parts, device, false),
-            Predicate::Either(parts) => Predicate::fold(parts, device, true),
+            Predicate::Not(inner) => inner.holds(device, audiences).map(|holds| !holds),
+            Predicate::Both(parts) => Predicate::fold(parts, device, audiences, false),
+            Predicate::Either(parts) => Predicate::fold(parts, device, audiences, true),
         }
     }
 
     /// One part that holds as `decisive` decides; else one that is unknown leaves all unknown.
-    fn fold(parts: &[Predicate], device: &Record, decisive: bool) -> Option<bool> {
-        let held: Vec<Option<bool>> = parts.iter().map(|part| part.holds(device)).collect();
+    fn fold(
+        parts: &[Predicate],
+        device: &Record,
+        audiences: &Audiences,
+        decisive: bool,
+    ) -> Option<bool> {
+        let held: Vec<Option<bool>> =
+            parts.iter().map(|part| part.holds(device, audiences)).collect();
         if held.contains(&Some(decisive)) {
             Some(decisive)
         } else if held.contains(&None) {
             None
         } else {
             Some(!decisive)
+        }
+    }
+
+    /// Whether it hangs on the audience, also through others.
+    pub(crate) fn uses(&self, audience: u64, audiences: &Audiences) -> bool {
+        match self {
+            Predicate::InAudience(id) => *id == audience || audiences[id].uses(audience, audiences),
+            Predicate::Not(inner) => inner.uses(audience, audiences),
+            Predicate::Both(parts) | Predicate::Either(parts) => {
+                parts.iter().any(|part| part.uses(audience, audiences))
+            }
+            _ => false,
         }
     }
 
@@ -141,6 +173,10 @@ impl Predicate {
             Predicate::InGroup(id) => {
                 let name = names.and_then(|n| n.groups.get(id).cloned());
                 write!(out, "#{}", name.unwrap_or(format!(":{id:016x}"))).expect("a string");
+            }
+            Predicate::InAudience(id) => {
+                let name = names.and_then(|n| n.audiences.get(id).cloned());
+                write!(out, "@{}", name.unwrap_or(format!(":{id:016x}"))).expect("a string");
             }
             Predicate::Has(id) => write!(out, "has {}", attribute(id)).expect("a string"),
             Predicate::Is(id, Plain::Flag(true)) => out.push_str(&attribute(id)),
@@ -188,35 +224,26 @@ impl Predicate {
         write!(out, "{attribute} {operator} ({})", values.join(", ")).expect("a string");
     }
 
-    /// A random one over attributes of these kinds and these groups.
-    pub(crate) fn random(random: &mut Random, kinds: &[(u64, Kind)], groups: &[u64]) -> Predicate {
+    pub(crate) fn random(random: &mut Random, of: &Parts<'_>) -> Predicate {
         match random.below(10) {
-            0..6 => Predicate::atom(random, kinds, groups),
-            6..8 => Predicate::Both(Predicate::parts(random, kinds, groups, true)),
-            8 => Predicate::Either(Predicate::parts(random, kinds, groups, false)),
+            0..6 => Predicate::atom(random, of),
+            6..8 => Predicate::Both(Predicate::parts(random, of, true)),
+            8 => Predicate::Either(Predicate::parts(random, of, false)),
             _ => {
-                let parts = Predicate::parts(random, kinds, groups, true);
+                let parts = Predicate::parts(random, of, true);
                 Predicate::Not(Box::new(Predicate::Both(parts)))
             }
         }
     }
 
     /// Two or three different parts; one may be of the other connective.
-    fn parts(
-        random: &mut Random,
-        kinds: &[(u64, Kind)],
-        groups: &[u64],
-        both: bool,
-    ) -> Vec<Predicate> {
+    fn parts(random: &mut Random, of: &Parts<'_>, both: bool) -> Vec<Predicate> {
         let mut parts = Vec::new();
         for _ in 0..random.within(2, 3) {
-            parts.push(Predicate::atom(random, kinds, groups));
+            parts.push(Predicate::atom(random, of));
         }
         if random.percent(30) {
-            let inner = vec![
-                Predicate::atom(random, kinds, groups),
-                Predicate::atom(random, kinds, groups),
-            ];
+            let inner = vec![Predicate::atom(random, of), Predicate::atom(random, of)];
             if inner[0] != inner[1] {
                 parts.push(if both { Predicate::Either(inner) } else { Predicate::Both(inner) });
             }
@@ -233,11 +260,12 @@ impl Predicate {
         different
     }
 
-    fn atom(random: &mut Random, kinds: &[(u64, Kind)], groups: &[u64]) -> Predicate {
-        let &(id, kind) = random.pick(kinds);
-        let plain = match random.below(10) {
+    fn atom(random: &mut Random, of: &Parts<'_>) -> Predicate {
+        let &(id, kind) = random.pick(of.kinds);
+        let plain = match random.below(if of.audiences.is_empty() { 10 } else { 13 }) {
+            10.. => Predicate::InAudience(*random.pick(of.audiences)),
             0 => Predicate::Everyone,
-            1..4 => Predicate::InGroup(*random.pick(groups)),
+            1..4 => Predicate::InGroup(*random.pick(of.groups)),
             4 => Predicate::Has(id),
             _ => match kind {
                 Kind::Text if random.percent(50) => {

@@ -2,26 +2,32 @@
 //! their own profiles. Calls of the admin are lost, late and repeated too.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use carillon_central::core::input::{GroupRef, ImportLine, ProfileEdit};
 use carillon_central::core::value::Given;
-use carillon_central::core::write::{CreateMessage, EditMessage, IdempotencyKey, Write};
+use carillon_central::core::write::{
+    CreateMessage, EditMessage, IdempotencyKey, PutAudience, Write,
+};
 
 use carillon_client::{Command, ProfilePatch, Receipt, ReceiptKind, Secret};
-use carillon_expr::{AttributeId, GroupId, Number, Type};
+use carillon_expr::{AttributeId, AudienceId, GroupId, Number, Type};
 use carillon_world::{
     AppId, DeviceId, MessageId, MessageState, Millis, Priority, SecretHash, SetBy,
 };
 
 use crate::admin::AdminCall;
 use crate::device::Client;
-use crate::predicate::{Kind, Names, Plain, Predicate};
+use crate::predicate::{Kind, Names, Parts, Plain, Predicate};
 use crate::sim::{Event, Sim};
 
 pub(crate) const APP: AppId = AppId::new(0xa);
 /// Devices that never ask.
 pub(crate) const SILENT: u64 = 6;
 pub(crate) const SILENT_FROM: u64 = 0x1000;
+
+/// At most so many audiences at a time, so that they use each other and messages use them.
+const AUDIENCES: usize = 5;
 
 /// (id, name, kind, who sets it). The last is a number that each of a device's own writes carries.
 pub(crate) const ATTRIBUTES: [(u64, &str, Kind, SetBy); 5] = [
@@ -92,8 +98,9 @@ impl Sim {
                 self.ask(Write::DeleteDevice { app: APP, device });
             }
             80..83 => self.import(),
-            83..88 => self.change_schema(),
-            88..97 => self.patch_self(),
+            83..86 => self.change_schema(),
+            86..91 => self.change_audience(),
+            91..97 => self.patch_self(),
             97 | 98 => self.send_receipt(),
             _ => {
                 let which = self.random.index(self.clients.len());
@@ -138,6 +145,10 @@ impl Sim {
         Some(Names {
             attributes: app.attributes().map(|row| (row.id.get(), row.name.to_string())).collect(),
             groups: app.groups().map(|row| (row.id.get(), row.name.to_string())).collect(),
+            audiences: app
+                .audiences_after(None)
+                .map(|of| (of.row().id.get(), of.row().name.to_string()))
+                .collect(),
         })
     }
 
@@ -148,7 +159,10 @@ impl Sim {
             Some(names) if !names.groups.is_empty() => names.groups.keys().copied().collect(),
             _ => GROUPS.iter().map(|(id, ..)| *id).collect(),
         };
-        let predicate = Predicate::random(&mut self.random, &kinds(), &groups);
+        let audiences: Vec<u64> =
+            names.as_ref().map_or(Vec::new(), |names| names.audiences.keys().copied().collect());
+        let parts = Parts { kinds: &kinds(), groups: &groups, audiences: &audiences };
+        let predicate = Predicate::random(&mut self.random, &parts);
         self.oracle.expect_predicate(&predicate);
         predicate.text(names.as_ref())
     }
@@ -286,6 +300,35 @@ impl Sim {
                 let (id, name) = (AttributeId::new(self.random.draw()), fresh.into());
                 let (kind, set_by) = (Type::Bool, SetBy::Server);
                 Write::DeclareAttribute { app: APP, id, name, kind, set_by }
+            }
+        };
+        self.ask(write);
+    }
+
+    /// Audiences come, are edited and renamed, and go, where nothing uses them; what would be a cycle is refused.
+    fn change_audience(&mut self) {
+        let fresh: Arc<str> = format!("a{}", self.draw_number()).into();
+        let known: Vec<String> =
+            self.names().map_or(Vec::new(), |names| names.audiences.into_values().collect());
+        let some = |random: &mut crate::random::Random| -> Option<Arc<str>> {
+            (!known.is_empty()).then(|| random.pick(&known).as_str().into())
+        };
+        let edited = some(&mut self.random);
+        let write = match (self.random.below(12), edited) {
+            (0, Some(audience)) => {
+                Write::RenameAudience { app: APP, audience, name: fresh, if_match: None }
+            }
+            (1, Some(audience)) => Write::DeleteAudience { app: APP, audience, if_match: None },
+            (draw, edited) => {
+                let known = edited.filter(|_| known.len() >= AUDIENCES || draw < 9);
+                let put = PutAudience {
+                    app: APP,
+                    id: AudienceId::new(self.random.draw()),
+                    name: known.unwrap_or(fresh),
+                    expression: self.expression(),
+                    if_match: self.random.percent(5).then_some(2),
+                };
+                Write::PutAudience(Box::new(put))
             }
         };
         self.ask(write);

@@ -1,8 +1,9 @@
 use super::*;
-use crate::Millis;
 use crate::fixture::{
-    APP, Random, commit, device, lineage, message, purge, random_change, rows, state, stored, world,
+    APP, Random, commit, device, lineage, message, purge, random_change, rows, state, stored, told,
+    world,
 };
+use crate::{MessageId, MessageState, Millis, RevisionRecord};
 
 fn shuffled(mut rows: Vec<Row>, random: &mut Random) -> Vec<Row> {
     for at in (1..rows.len()).rev() {
@@ -24,6 +25,7 @@ fn rows_make_the_same_world_in_any_order() {
         shuffled(rows(&world), &mut random).into_iter().for_each(|row| builder.insert(row));
         let built = builder.finish(lineage(), world.seq(), world.horizon()).expect("they fit");
         assert_eq!(rows(&built), rows(&world), "seed {seed}");
+        assert_eq!(told(&built), told(&world), "seed {seed}");
     }
 }
 
@@ -42,6 +44,7 @@ fn changes_on_top_of_rows_make_the_world_that_applied_them() {
         }
         let built = builder.finish(lineage(), world.seq(), world.horizon()).expect("they fit");
         assert_eq!(rows(&built), rows(&world), "seed {seed}");
+        assert_eq!(told(&built), told(&world), "seed {seed}");
     }
 }
 

@@ -240,6 +240,9 @@ fn checked_batch(body: EpochBatch) -> Result<EpochBatch, FrameError> {
             Change::Message(row) if row.variants.is_empty() => {
                 return Err(invalid("a message without a body"));
             }
+            Change::Audience(row) if row.from.get() >= SEQ_END => {
+                return Err(invalid("a seq out of range"));
+            }
             Change::Purge { horizon } if horizon.get() >= SEQ_END => {
                 return Err(invalid("a horizon out of range"));
             }
@@ -269,6 +272,11 @@ fn checked_chunk(chunk: Chunk) -> Result<Chunk, FrameError> {
             && (row.variants.is_empty() || revisions.is_empty())
         {
             return Err(invalid("a message without a body or a revision"));
+        }
+        if let Row::Audience { records, .. } = row
+            && records.is_empty()
+        {
+            return Err(invalid("an audience without a record"));
         }
     }
     Ok(chunk)

@@ -1,7 +1,7 @@
 use super::*;
 use crate::fixture::{
     AGE, APP, COUNTRY, Random, app, attribute, commit, device, group, lineage, message, message_in,
-    purge, random_change, row, rows, state, stored, world,
+    purge, random_change, row, rows, state, stored, told, world,
 };
 use crate::{MessageState, WorldBuilder};
 
@@ -102,6 +102,7 @@ fn every_row_stands_in_one_partition_and_together_they_make_the_same_world() {
             .expect("rows of a world fit");
         assert_eq!(rows(&built), rows(&world), "seed {seed}");
         assert_eq!(built.counts(), world.counts());
+        assert_eq!(told(&built), told(&world), "seed {seed}");
         // What is not in the rows: members, the index, the records of changes.
         let (a, b) = (in_app(&built), in_app(&world));
         for id in (1..=3).map(GroupId::new) {
@@ -164,10 +165,10 @@ fn what_a_retained_revision_refers_to_is_told_until_it_is_purged() {
     let refers = |world: &World| {
         let app = in_app(world);
         [
-            app.references_group(GroupId::new(1)).len(),
-            app.references_group(GroupId::new(2)).len(),
-            app.references_attribute(AGE).len(),
-            app.references_attribute(COUNTRY).len(),
+            app.references_group(GroupId::new(1)).messages.len(),
+            app.references_group(GroupId::new(2)).messages.len(),
+            app.references_attribute(AGE).messages.len(),
+            app.references_attribute(COUNTRY).messages.len(),
         ]
     };
     assert_eq!(refers(&world), [1, 1, 1, 0], "somebody may still hold what it said before");

@@ -116,9 +116,9 @@ pub(super) fn delete_attribute(ledger: &mut Ledger, app: AppId, name: &str) -> D
 /// What a retained revision refers to, or a device has a value of, is neither deleted nor retyped. Looks at every
 /// device of the app: rare, and about 50 ms a million.
 fn unreferenced(app: &App, row: &AttributeRow) -> Result<(), Problem> {
-    let messages = app.references_attribute(row.id);
-    if !messages.is_empty() {
-        return Err(problem::referenced("attribute", &messages));
+    let references = app.references_attribute(row.id);
+    if !references.is_empty() {
+        return Err(problem::referenced("attribute", app, &references));
     }
     if app.devices().any(|device| device.attribute(row.id).is_some()) {
         return Err(problem::in_use("devices have a value of this attribute"));
@@ -162,9 +162,9 @@ pub(super) fn rename_group(
 pub(super) fn delete_group(ledger: &mut Ledger, app: AppId, group: &GroupRef) -> Decided {
     let known = app_of(ledger, app)?;
     let id = group_of(known, group)?.id;
-    let messages = known.references_group(id);
-    if !messages.is_empty() {
-        return Err(problem::referenced("group", &messages).into());
+    let references = known.references_group(id);
+    if !references.is_empty() {
+        return Err(problem::referenced("group", known, &references).into());
     }
     let members = known.group_members(id);
     if members > 0 {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use carillon_world::{AppId, Change, MessageId, MessageRow, MessageState, Millis, Usage};
 
 use super::{Decided, app_of};
+use crate::core::audience::check_reach;
 use crate::core::budget::Quota;
 use crate::core::expression;
 use crate::core::idempotency::KeyRecord;
@@ -26,6 +27,7 @@ pub(super) fn create(ledger: &mut Ledger, now: Millis, create: &CreateMessage) -
     let app = app_of(ledger, create.app)?;
     let expression = expression::read(&create.to, app, &ledger.budgets.expressions)?;
     let to = expression.to_text(app);
+    check_reach(app, &expression, None, &ledger.budgets.audiences)?;
     check_body(&create.body)?;
     if let Some(key) = &create.collapse_key
         && (key.is_empty() || key.len() > COLLAPSE_KEY_BYTES_MAX)
@@ -117,9 +119,7 @@ pub(super) fn edit(ledger: &mut Ledger, now: Millis, edit: &EditMessage) -> Deci
     let before = message.row();
     if edit.if_match.is_some_and(|revision| revision != before.revision) {
         let detail = format!("the message is at revision {}", before.revision);
-        return Err(
-            problem::problem(412, "revision-mismatch", "Another edit came first", detail).into()
-        );
+        return Err(problem::revision_mismatch(detail).into());
     }
     match before.state {
         MessageState::Recalled => {
@@ -135,6 +135,7 @@ pub(super) fn edit(ledger: &mut Ledger, now: Millis, edit: &EditMessage) -> Deci
         Some(text) => expression::read(text, app, &ledger.budgets.expressions)?,
         None => message.expression().clone(),
     };
+    check_reach(app, &expression, Some(message), &ledger.budgets.audiences)?;
     if let Some(body) = &edit.body {
         check_body(body)?;
     }

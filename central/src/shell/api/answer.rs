@@ -118,6 +118,13 @@ pub(crate) fn written(status: StatusCode, at: Position, body: &impl Serialize) -
     at_position(at, json(status, body))
 }
 
+/// With the `ETag` of a revision.
+pub(crate) fn tagged(mut response: Response, revision: u32) -> Response {
+    let etag = HeaderValue::from_str(&format!("\"{revision}\"")).expect("digits and quotes");
+    response.headers_mut().insert(header::ETAG, etag);
+    response
+}
+
 /// An empty answer to a write.
 pub(crate) fn done(at: Position) -> Response {
     at_position(at, StatusCode::NO_CONTENT.into_response())

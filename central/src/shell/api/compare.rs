@@ -1,8 +1,10 @@
 //! Who gains and who loses by an edit, before it is saved.
 
 use axum::extract::State;
-use carillon_expr::{Context, Limits};
-use carillon_world::{AppId, DeviceId, MessageId, World};
+use std::sync::Arc;
+
+use carillon_expr::{Context, Expression};
+use carillon_world::{App, AppId, AudienceRow, DeviceId, MessageId, World};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,11 +13,16 @@ use super::answer::{Answered, ProblemBody, Refusal, json};
 use super::extract::{Caller, Params, RawBody};
 use super::preview::{check_sample, ten};
 use super::{Api, app_of};
+use crate::core::audience::{Fault, tried};
 use crate::core::auth::Action;
+use crate::core::budget::Budgets;
 use crate::core::{expression, problem};
 use crate::shell::random;
 
-/// One of `before` and `message`, and what would take its place.
+/// Evaluations for the messages that use an audience: about a second.
+const EVALUATIONS_MAX: usize = 20_000_000;
+
+/// One of `before`, `message` and `audience`, and what would take its place.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Edit {
@@ -24,6 +31,8 @@ pub(crate) struct Edit {
     /// A message, by the recipients that it has now.
     #[schema(value_type = Option<String>)]
     message: Option<MessageId>,
+    /// An audience, by its name: also says who each message that uses it would gain and lose.
+    audience: Option<String>,
     /// The edited expression.
     after: String,
     /// Ids to give of either side, 0 to 1,000.
@@ -45,6 +54,21 @@ pub(crate) struct ComparisonBody {
     keep: u64,
     /// Devices of the app.
     of: u64,
+    /// For an audience: the scheduled and active messages that use it, also through other audiences. With many devices
+    /// not all of them are looked at.
+    messages: Vec<MessageComparison>,
+    /// How many there are.
+    message_count: usize,
+}
+
+/// How many devices a message would gain and lose by an edit of an audience.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MessageComparison {
+    #[schema(value_type = String)]
+    message: MessageId,
+    gain: u64,
+    lose: u64,
+    keep: u64,
 }
 
 #[derive(Debug, Default, Serialize, ToSchema)]
@@ -78,29 +102,46 @@ pub(crate) async fn compare(
     let app = caller.may_in(Action::PreviewAudience, &app)?;
     let input: Edit = input.json().await?;
     check_sample(input.sample)?;
-    let body = api.ponder(move |world, limits| judge(world, limits, app, &input)).await?;
+    let budgets = api.shared.budgets;
+    let body = api.ponder(move |world, _| judge(world, &budgets, app, &input)).await?;
     Ok(json(StatusCode::OK, &body))
 }
 
 /// Evaluates both for every device of the app: about 0.2 s a million.
 fn judge(
     world: &World,
-    limits: &Limits,
+    budgets: &Budgets,
     app: AppId,
     input: &Edit,
 ) -> Result<ComparisonBody, Refusal> {
     let app = app_of(world, app)?;
-    let before = match (&input.before, input.message) {
-        (Some(text), None) => expression::read(text, app, limits)?,
-        (None, Some(id)) => {
+    let limits = &budgets.expressions;
+    let before = match (&input.before, input.message, &input.audience) {
+        (Some(text), None, None) => expression::read(text, app, limits)?,
+        (None, Some(id), None) => {
             let message = app.message(id).ok_or_else(|| problem::not_found("message"))?;
             message.expression().clone()
         }
-        _ => return Err(problem::invalid("give one of `before` and `message`").into()),
+        (None, None, Some(name)) => return judge_audience(world, budgets, app, name, input),
+        _ => {
+            let detail = "give one of `before`, `message` and `audience`";
+            return Err(problem::invalid(detail).into());
+        }
     };
     let after = expression::read(&input.after, app, limits)?;
     // The same draw for both, since an edit does not change a message's id.
     let salt = input.message.map_or_else(random::id, MessageId::get);
+    Ok(weigh(app, &before, &after, salt, input.sample))
+}
+
+/// `salt`: the id of the message that samples without a salt of their own are drawn for.
+fn weigh(
+    app: &App,
+    before: &Expression,
+    after: &Expression,
+    salt: u64,
+    sample: usize,
+) -> ComparisonBody {
     let context = Context { message: Some(salt), ..Context::default() };
     let mut body = ComparisonBody {
         before: before.to_text(app),
@@ -109,15 +150,53 @@ fn judge(
         lose: Side::default(),
         keep: 0,
         of: 0,
+        messages: Vec::new(),
+        message_count: 0,
     };
     for row in app.devices() {
         body.of += 1;
         match (before.matches_in(&**row, &context), after.matches_in(&**row, &context)) {
-            (false, true) => body.gain.add(row.id, input.sample),
-            (true, false) => body.lose.add(row.id, input.sample),
+            (false, true) => body.gain.add(row.id, sample),
+            (true, false) => body.lose.add(row.id, sample),
             (true, true) => body.keep += 1,
             (false, false) => {}
         }
+    }
+    body
+}
+
+/// By a world in which the edit is made; what the edit would be refused for, the comparison is refused for.
+fn judge_audience(
+    world: &World,
+    budgets: &Budgets,
+    app: &App,
+    name: &str,
+    input: &Edit,
+) -> Result<ComparisonBody, Refusal> {
+    let audience = app.audience_by_name(name).ok_or_else(|| problem::not_found("audience"))?;
+    let (row, before) = (audience.row(), audience.expression());
+    let after = expression::read_audience(row.id, &input.after, app, &budgets.expressions)?;
+    let stored = after.to_stored();
+    let mut edited = world.clone();
+    if *row.expression != *stored {
+        let (from, expression) = (world.seq().next(), stored.into());
+        let row = Arc::new(AudienceRow { from, expression, ..AudienceRow::clone(row) });
+        edited = tried(world, budgets, &row).map_err(|fault| match fault {
+            Fault::Refused(problem) => problem,
+            Fault::Broken(_) => problem::internal(),
+        })?;
+    }
+    let edited = app_of(&edited, app.row().id)?;
+    let mut body = weigh(app, before, &after, random::id(), input.sample);
+    let users = app.audience_messages(row.id);
+    body.message_count = users.len();
+    let most = (EVALUATIONS_MAX / (2 * app.device_count().max(1))).max(1);
+    for id in users.iter().take(most) {
+        let present = |app: &App| app.message(*id).map(|message| message.expression().clone());
+        let Some((before, after)) = present(app).zip(present(edited)) else { continue };
+        let sides = weigh(app, &before, &after, id.get(), 0);
+        let (gain, lose) = (sides.gain.count, sides.lose.count);
+        body.messages.push(MessageComparison { message: *id, gain, lose, keep: sides.keep });
     }
     Ok(body)
 }

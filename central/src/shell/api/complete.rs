@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use carillon_expr::{
-    AttributeId, Completion, GroupId, Limits, Profile, Schema, SuggestionKind, Type, Value,
+    AttributeId, AudienceId, Completion, Expression, GroupId, Limits, Profile, Schema,
+    SuggestionKind, Type, Value,
 };
 use carillon_world::{App, AppId, World};
 use http::StatusCode;
@@ -180,6 +181,22 @@ impl Schema for Counted<'_> {
 
     fn visit_group_names(&self, visit: &mut dyn FnMut(&str)) {
         self.app.visit_group_names(visit);
+    }
+
+    fn audience(&self, name: &str) -> Option<AudienceId> {
+        Schema::audience(self.app, name)
+    }
+
+    fn audience_name(&self, id: AudienceId) -> Option<&str> {
+        self.app.audience_name(id)
+    }
+
+    fn audience_expression(&self, id: AudienceId) -> Option<&Expression> {
+        self.app.audience_expression(id)
+    }
+
+    fn visit_audience_names(&self, visit: &mut dyn FnMut(&str)) {
+        self.app.visit_audience_names(visit);
     }
 
     fn visit_values(&self, id: AttributeId, visit: &mut dyn FnMut(&Value, u64)) {

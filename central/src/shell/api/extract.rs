@@ -195,6 +195,18 @@ impl Page {
     }
 }
 
+/// The revision that `If-Match` asks for; `*` asks for none.
+pub(crate) fn if_match(headers: &http::HeaderMap) -> Result<Option<u32>, Refusal> {
+    let Some(value) = headers.get(http::header::IF_MATCH) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default();
+    if text == "*" {
+        return Ok(None);
+    }
+    let revision =
+        text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).and_then(|t| t.parse().ok());
+    Ok(Some(revision.ok_or_else(|| problem::bad_request("`If-Match` is one ETag, such as \"3\""))?))
+}
+
 /// Takes a page out of `all`, and where the next one begins.
 pub(crate) fn page<T>(all: impl Iterator<Item = T>, limit: usize) -> (Vec<T>, bool) {
     let mut taken: Vec<T> = all.take(limit + 1).collect();

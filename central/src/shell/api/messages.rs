@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::answer::{Answered, ProblemBody, Refusal, json, raw, unexpected, written};
-use super::extract::{Caller, Page, Params, RawBody, RawQuery, given, nullable, page, parse};
+use super::answer::{Answered, ProblemBody, Refusal, json, raw, tagged, unexpected, written};
+use super::extract::{
+    Caller, Page, Params, RawBody, RawQuery, given, if_match, nullable, page, parse,
+};
 use super::{Api, app_of};
 use crate::core::auth::Action;
 use crate::core::input::check_message_body;
@@ -192,12 +194,6 @@ fn read(app: &App, message: &carillon_world::Message) -> MessageBody {
     body(message.row(), message.expression().to_text(app), None)
 }
 
-fn tagged(mut response: Response, revision: u32) -> Response {
-    let etag = HeaderValue::from_str(&format!("\"{revision}\"")).expect("digits and quotes");
-    response.headers_mut().insert(header::ETAG, etag);
-    response
-}
-
 fn message_id(text: &str) -> Result<MessageId, Refusal> {
     Ok(text.parse().map_err(|_| problem::not_found("message"))?)
 }
@@ -335,20 +331,6 @@ pub(crate) async fn edit(
         expires_at: input.expires_at.map(|t| t.0),
     };
     answer(api.write(Write::EditMessage(Box::new(edit))).await?)
-}
-
-/// The revision that `If-Match` asks for; `*` asks for none.
-fn if_match(headers: &HeaderMap) -> Result<Option<u32>, Refusal> {
-    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
-    let text = value.to_str().unwrap_or_default();
-    if text == "*" {
-        return Ok(None);
-    }
-    let revision =
-        text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).and_then(|t| t.parse().ok());
-    Ok(Some(revision.ok_or_else(|| {
-        problem::bad_request("`If-Match` is one ETag of this message, such as \"3\"")
-    })?))
 }
 
 /// Recalls a message, which is final; a repeat changes nothing.

@@ -5,33 +5,68 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::{AudienceId, AudienceRow, Partition, WorldBuilder};
 
-/// "one of these", or "all of these": (group, negated).
+#[derive(Clone, Copy, Debug)]
+enum Of {
+    Group(u64),
+    Audience(u64),
+}
+
+/// "one of these", or "all of these": each may be negated.
 #[derive(Clone, Debug)]
 struct To {
     any: bool,
-    literals: Vec<(u64, bool)>,
+    literals: Vec<(Of, bool)>,
 }
 
+/// What each audience says. None uses one with a smaller number, so none uses itself.
+type Audiences = BTreeMap<u64, To>;
+
 impl To {
-    fn random(random: &mut Random) -> To {
-        let literals =
-            (0..1 + random.below(2)).map(|_| (random.below(3), random.below(4) == 0)).collect();
+    /// It may use the audiences from `from` on.
+    fn random(random: &mut Random, audiences: &Audiences, from: u64) -> To {
+        let known: Vec<u64> = audiences.range(from..).map(|(id, _)| *id).collect();
+        let literal = |random: &mut Random| {
+            let of = if !known.is_empty() && random.below(2) == 0 {
+                Of::Audience(known[random.below(known.len() as u64) as usize])
+            } else {
+                Of::Group(random.below(3))
+            };
+            (of, random.below(4) == 0)
+        };
+        let literals = (0..1 + random.below(2)).map(|_| literal(random)).collect();
         To { any: random.below(2) == 0, literals }
     }
 
     fn text(&self) -> String {
-        let literal = |&(group, negated): &(u64, bool)| {
-            format!("{}#:{}", if negated { "not " } else { "" }, GroupId::new(group))
+        let literal = |&(of, negated): &(Of, bool)| {
+            let of = match of {
+                Of::Group(id) => format!("#:{}", GroupId::new(id)),
+                Of::Audience(id) => format!("@:{}", AudienceId::new(id)),
+            };
+            format!("{}{of}", if negated { "not " } else { "" })
         };
         let parts: Vec<String> = self.literals.iter().map(literal).collect();
         parts.join(if self.any { " or " } else { " and " })
     }
 
-    fn holds(&self, groups: &[GroupId]) -> bool {
-        let literal =
-            |&(group, negated): &(u64, bool)| groups.contains(&GroupId::new(group)) != negated;
+    fn holds(&self, groups: &[GroupId], audiences: &Audiences) -> bool {
+        let literal = |&(of, negated): &(Of, bool)| {
+            let holds = match of {
+                Of::Group(id) => groups.contains(&GroupId::new(id)),
+                Of::Audience(id) => audiences[&id].holds(groups, audiences),
+            };
+            holds != negated
+        };
         if self.any { self.literals.iter().any(literal) } else { self.literals.iter().all(literal) }
+    }
+
+    fn uses(&self, audience: u64, audiences: &Audiences) -> bool {
+        self.literals.iter().any(|(of, _)| match of {
+            Of::Group(_) => false,
+            Of::Audience(id) => *id == audience || audiences[id].uses(audience, audiences),
+        })
     }
 }
 
@@ -50,14 +85,16 @@ type Held = BTreeMap<MessageId, Tag>;
 struct Truth {
     messages: BTreeMap<MessageId, Told>,
     groups: Vec<GroupId>,
-    /// Every revision that was ever active: when, and to whom.
-    active: Vec<(Seq, To)>,
+    audiences: Audiences,
+    /// Every revision that was ever active: when, and to whom by what audiences said then.
+    active: Vec<(Seq, To, Audiences)>,
 }
 
 impl Truth {
     fn h(&self) -> Held {
-        let active =
-            |told: &Told| told.state == MessageState::Active && told.to.holds(&self.groups);
+        let active = |told: &Told| {
+            told.state == MessageState::Active && told.to.holds(&self.groups, &self.audiences)
+        };
         self.messages
             .iter()
             .filter(|(_, told)| active(told))
@@ -67,15 +104,16 @@ impl Truth {
 
     fn change(&mut self, random: &mut Random, seq: Seq) -> Change {
         let change = self.draw(random, seq);
-        let id = match &change {
-            Change::Message(row) => Some(row.id),
-            Change::MessageState { id, .. } => Some(*id),
-            _ => None,
+        let changed = |(id, told): &(&MessageId, &Told)| match &change {
+            Change::Message(row) => row.id == **id,
+            Change::MessageState { id: one, .. } => one == *id,
+            Change::Audience(row) => told.to.uses(row.id.get(), &self.audiences),
+            _ => false,
         };
-        if let Some(told) = id.map(|id| &self.messages[&id])
-            && told.state == MessageState::Active
-        {
-            self.active.push((seq, told.to.clone()));
+        for (_, told) in self.messages.iter().filter(changed) {
+            if told.state == MessageState::Active {
+                self.active.push((seq, told.to.clone(), self.audiences.clone()));
+            }
         }
         change
     }
@@ -93,8 +131,9 @@ impl Truth {
 
     fn draw(&mut self, random: &mut Random, seq: Seq) -> Change {
         use MessageState::{Active, Expired, Recalled, Scheduled};
-        match random.below(12) {
+        match random.below(15) {
             0..2 => return self.regroup(random, seq),
+            12.. => return self.say(random, seq),
             2 if seq.get() > 12 => {
                 return Change::Purge { horizon: Seq::new(seq.get() - 1 - random.below(6)) };
             }
@@ -119,7 +158,7 @@ impl Truth {
             tag: before
                 .filter(|_| random.below(2) == 0)
                 .map_or(Tag::new(seq.get()), |told| told.tag),
-            to: To::random(random),
+            to: To::random(random, &self.audiences, 0),
             state: before
                 .map_or(if random.below(4) == 0 { Scheduled } else { Active }, |told| told.state),
             revision: before.map_or(1, |told| told.revision + 1),
@@ -127,6 +166,26 @@ impl Truth {
         let change = message(id, &told.to.text(), told.tag, told.state, told.revision);
         self.messages.insert(id, told);
         change
+    }
+
+    fn say(&mut self, random: &mut Random, seq: Seq) -> Change {
+        let id = random.below(4);
+        let to = To::random(random, &self.audiences, id + 1);
+        let expression = to.text();
+        let same = self.audiences.get(&id).is_some_and(|before| before.text() == expression);
+        if same {
+            // That would be a rename, which says nothing else.
+            return self.regroup(random, seq);
+        }
+        self.audiences.insert(id, to);
+        Change::Audience(Arc::new(AudienceRow {
+            id: AudienceId::new(id),
+            app: APP,
+            name: format!("a{id}").into(),
+            revision: 1,
+            from: seq,
+            expression: expression.into(),
+        }))
     }
 
     fn regroup(&mut self, random: &mut Random, seq: Seq) -> Change {
@@ -165,6 +224,9 @@ impl History {
         let first = world.seq().next();
         let changes = (0..changes).map(|k| change(&mut truth, first.plus(k))).collect();
         world.apply(&Batch { first, changes }).expect("fits");
+        if first.get() % 3 == 0 {
+            world = restarted(&world);
+        }
         self.add(world, truth, self.head);
     }
 
@@ -192,6 +254,14 @@ impl History {
     fn some_edge(&self, random: &mut Random) -> usize {
         self.moments.len() - 1 - random.below(5.min(self.moments.len() as u64)) as usize
     }
+}
+
+/// The same world, made of its rows.
+fn restarted(world: &World) -> World {
+    let mut builder = WorldBuilder::new(world.shard());
+    let rows = Partition::all().flat_map(|partition| world.partition_rows(partition));
+    rows.for_each(|row| builder.insert(row));
+    builder.finish(world.lineage().clone(), world.seq(), world.horizon()).expect("rows fit")
 }
 
 fn digest(held: &Held) -> u64 {
@@ -235,9 +305,9 @@ fn ask(
         Outcome::Nothing => {
             assert!(past && !cursor.fresh, "a bookmark is due");
             let held = cursor.held.expect("an empty store gets an inventory").seq;
-            let told = truth.active.iter().filter(|(seq, _)| *seq > held);
+            let told = truth.active.iter().filter(|(seq, ..)| *seq > held);
             assert!(
-                !told.into_iter().any(|(_, to)| to.holds(&truth.groups)),
+                !told.into_iter().any(|(_, to, then)| to.holds(&truth.groups, then)),
                 "what addressed the device moves its cursor"
             );
             assert!(client.mixed || client.held == h, "P1: 204 is said to who lacks something");
@@ -442,7 +512,8 @@ fn twins(seed: u64, compared: &mut u64) {
     let Moment { world, truth, .. } = &history.moments[history.head];
     let horizon = Seq::new(world.seq().get() - random.below(60).min(world.seq().get()));
     let app = world.app(APP).expect("it is there").row().clone();
-    let (mut plain, mut purged) = (world.clone(), world.clone());
+    let mut plain = world.clone();
+    let mut purged = if seed % 2 == 0 { world.clone() } else { restarted(world) };
     commit(&mut plain, vec![Change::App(app)]);
     commit(&mut purged, vec![Change::Purge { horizon }]);
     // Short answers, so that deltas become inventories too; no bookmarks but those that are due for other reasons.

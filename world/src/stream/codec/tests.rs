@@ -6,9 +6,10 @@ use super::super::tests::Random;
 use super::super::*;
 use super::*;
 use crate::{
-    AppId, AppRow, AttributeId, AttributeRow, Counts, DeviceId, DevicePrivate, DeviceRow,
-    Environment, GroupId, GroupRow, Lineage, LineageEntry, MessageId, MessageRow, MessageState,
-    Millis, Position, Priority, RevisionRecord, SecretHash, SetBy, ShardId, Tag, Variant, golden,
+    AppId, AppRow, AttributeId, AttributeRow, AudienceId, AudienceRecord, AudienceRow, Counts,
+    DeviceId, DevicePrivate, DeviceRow, Environment, GroupId, GroupRow, Lineage, LineageEntry,
+    MessageId, MessageRow, MessageState, Millis, Position, Priority, RevisionRecord, SecretHash,
+    SetBy, ShardId, Tag, Variant, golden,
 };
 
 const EPOCH: Epoch = Epoch { number: 1_700_000_000_000, tag: 0xfeed_beef_0000_0001 };
@@ -220,6 +221,40 @@ fn a_snapshot_begins_in_both_versions() {
         let written = golden::read(&format!("stream-v{version}/SnapshotBegin.hex"));
         assert_eq!(decode_one(&written).unwrap().unwrap().0, begin(bytes));
     }
+}
+
+/// Records that came later than the first files.
+#[test]
+fn the_bytes_of_audiences_are_those_of_the_golden_files() {
+    let row = Arc::new(AudienceRow {
+        id: AudienceId::new(0xf1),
+        app: APP,
+        name: "vips".into(),
+        revision: 3,
+        from: Seq::new(41),
+        expression: "#:00000000000000c1".into(),
+    });
+    let before = AudienceRecord { from: Seq::new(9), expression: "all".into() };
+    let records = vec![before, AudienceRecord::of(&row)];
+    let rows = vec![Row::Audience { row: row.clone(), records }];
+    let gone = Change::AudienceGone { app: APP, id: AudienceId::new(0xf9) };
+    let batch = Batch { first: Seq::new(48), changes: vec![Change::Audience(row.clone()), gone] };
+    let chunk = Chunk { from: 0, to: 0, stamp: Seq::new(47), more: false, rows };
+    for (name, frame) in [
+        ("stream-v2/Batch-audiences.hex", Frame::Batch(EpochBatch { epoch: EPOCH, batch })),
+        ("stream-v2/Chunk-audiences.hex", Frame::Chunk(chunk)),
+    ] {
+        golden::check(name, &encode(&frame));
+        assert_eq!(decode_one(&golden::read(name)).unwrap().unwrap().0, frame, "{name}");
+    }
+    let refused = |frame: &Frame| {
+        assert!(matches!(decode_one(&encode(frame)), Err(FrameError::Invalid { .. })), "{frame:?}");
+    };
+    let rows = vec![Row::Audience { row: row.clone(), records: vec![] }];
+    refused(&Frame::Chunk(Chunk { from: 0, to: 0, stamp: Seq::new(47), more: false, rows }));
+    let row = AudienceRow { from: Seq::new(SEQ_END), ..AudienceRow::clone(&row) };
+    let batch = Batch { first: Seq::new(48), changes: vec![Change::Audience(Arc::new(row))] };
+    refused(&Frame::Batch(EpochBatch { epoch: EPOCH, batch }));
 }
 
 #[test]

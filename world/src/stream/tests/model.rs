@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::fixture::told;
 use crate::{
-    GroupId, GroupRow, Judgement, MessageId, MessageRow, MessageState, Priority, SetBy, Tag,
-    Variant,
+    AudienceId, AudienceRow, GroupId, GroupRow, Judgement, MessageId, MessageRow, MessageState,
+    Priority, SetBy, Tag, Variant,
 };
 
 const SEEDS: u64 = 300;
@@ -74,7 +75,11 @@ impl Shard {
         let random = &mut self.random;
         let app = if random.one_in(4) { AppId::new(2) } else { APP };
         let device = DeviceId::new(1 + random.below(60));
-        match random.below(12) {
+        match random.below(14) {
+            12.. => {
+                let id = AudienceId::new(1 + random.below(3));
+                self.audience(id, seq)
+            }
             0..5 => {
                 let user = "u".repeat(1 + random.below(60) as usize);
                 let groups =
@@ -135,11 +140,7 @@ impl Shard {
                     app: APP,
                     revision: 1,
                     state,
-                    to: if self.random.one_in(2) {
-                        "all".into()
-                    } else {
-                        "#:0000000000000001".into()
-                    },
+                    to: self.to(),
                     priority: Priority::Normal,
                     collapse_key: None,
                     created_at: Millis(1),
@@ -148,6 +149,35 @@ impl Shard {
                     variants: vec![Variant { selector: None, tag, wire }],
                 }))
             }
+        }
+    }
+
+    /// It never says the same twice, so this is always an edit; an audience uses none but those with greater ids.
+    fn audience(&mut self, id: AudienceId, seq: Seq) -> Change {
+        let central = self.central.world.app(APP).expect("it is there");
+        let other = AudienceId::new(id.get() + 1);
+        let other = central.audience(other).filter(|_| self.random.one_in(2));
+        let to = match other {
+            Some(other) => format!("@:{}", other.row().id),
+            None => "#:0000000000000001".to_owned(),
+        };
+        Change::Audience(Arc::new(AudienceRow {
+            id,
+            app: APP,
+            name: format!("a{id}").into(),
+            revision: 1,
+            from: seq,
+            expression: format!("{to} and sample(50%, \"{seq}\")").into(),
+        }))
+    }
+
+    fn to(&mut self) -> Arc<str> {
+        let central = self.central.world.app(APP).expect("it is there");
+        let audience = AudienceId::new(1 + self.random.below(3));
+        match self.random.below(3) {
+            0 => "all".into(),
+            1 if central.audience(audience).is_some() => format!("@:{audience}").into(),
+            _ => "#:0000000000000001".into(),
         }
     }
 
@@ -446,6 +476,7 @@ fn come_to_rest(shard: &mut Shard, edges: &mut [Edge], now: &mut Instant, tally:
         }
         let served = edge.served.as_deref().expect("an edge at rest has a world");
         assert_eq!(contents(served), contents(&shard.central.world));
+        assert_eq!(told(served), told(&shard.central.world));
         assert_eq!(edge.receiver.snapshot_partitions(), None);
     }
 }
