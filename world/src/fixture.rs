@@ -12,6 +12,7 @@ use crate::{
     Partition, Priority, Row, Seq, SetBy, ShardId, Tag, Variant, World,
 };
 
+pub(crate) const HOUR: u64 = 60 * 60 * 1000;
 pub(crate) const APP: AppId = AppId::new(0xa1);
 pub(crate) const COUNTRY: AttributeId = AttributeId::new(0xb1);
 pub(crate) const AGE: AttributeId = AttributeId::new(0xb2);
@@ -67,6 +68,7 @@ pub(crate) fn device(id: u64, groups: &[u64], country: Option<&str>, age: Option
         attributes: country.into_iter().chain(age).collect(),
         groups: groups.iter().map(|id| GroupId::new(*id)).collect(),
         private: None,
+        last_seen: Millis::ZERO,
     }))
 }
 
@@ -145,7 +147,12 @@ pub(crate) fn random_change(random: &mut Random, world: &World) -> Change {
         let live: Vec<u64> = live.map(|message| message.row().id.get()).collect();
         (!live.is_empty()).then(|| live[random.below(live.len() as u64) as usize])
     };
-    match random.below(10) {
+    match random.below(13) {
+        10 => Change::Clock { at: Millis(random.below(100) * HOUR) },
+        11 | 12 => {
+            let devices = (0..4).map(|_| DeviceId::new(random.below(12))).collect();
+            Change::Seen { app: APP, at: Millis(random.below(100) * HOUR), devices }
+        }
         0 => Change::DeviceGone { app: APP, id: DeviceId::new(random.below(12)) },
         1 => purge(world.seq().get().saturating_sub(random.below(40))),
         2..5 => {
@@ -173,7 +180,9 @@ pub(crate) fn random_change(random: &mut Random, world: &World) -> Change {
 /// In stored form.
 pub(crate) fn random_expression(random: &mut Random) -> String {
     let atom = |random: &mut Random| {
-        let atom = match random.below(6) {
+        let atom = match random.below(8) {
+            4 => "last_seen within 5h".to_owned(),
+            5 => "user in (\"u\", \"v\") or device(\"0000000000000001\")".to_owned(),
             0 => "all".to_owned(),
             1 => format!(":{COUNTRY} == \"KE\""),
             2 => format!(":{COUNTRY} in (\"KE\", \"SE\")"),

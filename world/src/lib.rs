@@ -23,7 +23,9 @@ mod fixture;
 #[cfg(test)]
 mod golden;
 
-pub use answer::{AnswerLimits, Cursor, Fetched, News, Outcome, fetch, poll, raise_floor};
+pub use answer::{
+    AnswerLimits, Cursor, Fetched, News, Outcome, fetch, poll, raise_floor, volatile_digest,
+};
 pub use builder::WorldBuilder;
 pub use ids::{AppId, AttributeId, DeviceId, GroupId, MessageId, Millis, Seq, ShardId};
 pub use log::{ChangeLog, LogBatch, LogRead};

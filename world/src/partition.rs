@@ -11,7 +11,7 @@ const DEVICE_BITS: u32 = 10;
 const MESSAGES_FROM: u16 = 1;
 const DEVICES_FROM: u16 = MESSAGES_FROM + (1 << MESSAGE_BITS);
 
-/// 0 holds apps, attributes and groups; then come 256 partitions of messages, then 1,024 of devices.
+/// 0 holds the clock, apps, attributes and groups; then come 256 partitions of messages, then 1,024 of devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Partition(u16);
 
@@ -41,7 +41,7 @@ impl Partition {
         Partition(MESSAGES_FROM + (mix(id.bits()) >> (64 - MESSAGE_BITS)) as u16)
     }
 
-    fn of_device(id: impl Key) -> Partition {
+    pub(crate) fn of_device(id: impl Key) -> Partition {
         Partition(DEVICES_FROM + (mix(id.bits()) >> (64 - DEVICE_BITS)) as u16)
     }
 
@@ -59,7 +59,7 @@ impl Partition {
 impl Row {
     pub fn partition(&self) -> Partition {
         match self {
-            Row::App(_) | Row::Attribute(_) | Row::Group(_) => Partition(0),
+            Row::App(_) | Row::Attribute(_) | Row::Group(_) | Row::Clock { .. } => Partition(0),
             Row::Message { row, .. } => Partition::of_message(row.id),
             Row::Device(row) => Partition::of_device(row.id),
         }
@@ -67,7 +67,7 @@ impl Row {
 }
 
 impl Change {
-    /// The app that it is about; `None` if it concerns all.
+    /// The app that it is about; `None` if it is about none in particular.
     pub(crate) fn app(&self) -> Option<AppId> {
         Some(match self {
             Change::App(row) => row.id,
@@ -78,24 +78,26 @@ impl Change {
             Change::AttributeGone { app, .. }
             | Change::GroupGone { app, .. }
             | Change::DeviceGone { app, .. }
-            | Change::MessageState { app, .. } => *app,
-            Change::Purge { .. } => return None,
+            | Change::MessageState { app, .. }
+            | Change::Seen { app, .. } => *app,
+            Change::Purge { .. } | Change::Clock { .. } => return None,
         })
     }
 
-    /// `None` if it concerns them all.
+    /// `None` if it concerns several.
     pub fn partition(&self) -> Option<Partition> {
         Some(match self {
             Change::App(_)
             | Change::Attribute(_)
             | Change::AttributeGone { .. }
             | Change::Group(_)
-            | Change::GroupGone { .. } => Partition(0),
+            | Change::GroupGone { .. }
+            | Change::Clock { .. } => Partition(0),
             Change::Message(row) => Partition::of_message(row.id),
             Change::MessageState { id, .. } => Partition::of_message(*id),
             Change::Device(row) => Partition::of_device(row.id),
             Change::DeviceGone { id, .. } => Partition::of_device(*id),
-            Change::Purge { .. } => return None,
+            Change::Purge { .. } | Change::Seen { .. } => return None,
         })
     }
 }

@@ -138,7 +138,7 @@ fn opt_text(of: Option<&Arc<str>>) -> u64 {
 
 /// An app without anything in it: its row, its maps and their empty roots.
 pub(crate) fn of_app(row: &AppRow) -> Usage {
-    const ROOTS: u64 = 11;
+    const ROOTS: u64 = 13;
     let row = shared(size_of::<AppRow>()) + text(&row.name) + text(&row.publishable_key);
     let declarations = row + shared(size_of::<App>()) + trie_entry(8) + ROOTS * shared(24);
     Usage { declarations, ..Usage::ZERO }

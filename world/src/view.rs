@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::builder::Devices;
 use crate::group_names::GroupNames;
-use crate::message::{Index, Message, Records, Revision, Shrunk};
+use crate::message::{Index, Message, Places, Records, Revision, Shrunk};
 use crate::partition::Slice;
 use crate::pmap::PMap;
 use crate::usage::{self, Usage};
 use crate::{
     AppId, AppRow, AttributeId, AttributeRow, Batch, Change, DeviceId, DeviceRow, GroupId,
-    GroupRow, Judgement, Lineage, MessageId, Partition, Position, RevisionRecord, Row, Seq,
+    GroupRow, Judgement, Lineage, MessageId, Millis, Partition, Position, RevisionRecord, Row, Seq,
     ShardId,
 };
 
@@ -56,6 +56,10 @@ pub struct Applied {
     pub messages: Vec<MessageChange>,
     /// An app, attribute or group changed.
     pub schema_changed: bool,
+    /// Reported as seen later than before.
+    pub seen: Vec<(AppId, DeviceId)>,
+    /// The committed clock moved.
+    pub ticked: bool,
 }
 
 /// A message that changed. It concerns a device if either side addresses it.
@@ -79,9 +83,13 @@ pub struct App {
     devices: PMap<DeviceId, Arc<DeviceRow>>,
     messages: PMap<MessageId, Arc<Message>>,
     index: Index,
+    /// Of the messages that are active and volatile.
+    volatile: Index,
     records: Records,
     /// Messages that are scheduled or active.
     live_messages: u64,
+    /// Those of them that are volatile.
+    volatile_messages: u64,
     /// Of everything but the index and the records, which count for themselves.
     usage: Usage,
 }
@@ -99,8 +107,10 @@ impl App {
             devices: PMap::new(),
             messages: PMap::new(),
             index: Index::default(),
+            volatile: Index::default(),
             records: Records::default(),
             live_messages: 0,
+            volatile_messages: 0,
         }
     }
 
@@ -193,10 +203,15 @@ impl App {
         self.live_messages
     }
 
+    /// Messages that are scheduled or active, and whose recipients change with the clock or with when devices were seen.
+    pub fn volatile_messages(&self) -> u64 {
+        self.volatile_messages
+    }
+
     /// The RAM that the app takes.
     pub fn usage(&self) -> Usage {
         let mut usage = self.usage;
-        usage.indexes += self.index.bytes();
+        usage.indexes += self.index.bytes() + self.volatile.bytes();
         usage.revisions += self.records.len() as u64 * usage::RECORD;
         usage
     }
@@ -208,7 +223,7 @@ impl App {
         self.groups.values().for_each(|row| usage.add(&usage::of_group(row)));
         self.devices.values().for_each(|row| usage.add(&usage::of_device(row)));
         self.messages.values().for_each(|message| usage.add(&usage::of_message(message)));
-        usage.indexes += self.index.surveyed();
+        usage.indexes += self.index.surveyed() + self.volatile.surveyed();
         usage.revisions += self.records.after(Seq::ZERO).count() as u64 * usage::RECORD;
         usage
     }
@@ -230,6 +245,14 @@ impl App {
 
     pub(crate) fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// The messages that are active, volatile, and may be addressed to `device` at some time. By id. Costs nothing worth
+    /// mentioning where there are none.
+    pub(crate) fn volatile(&self, device: &DeviceRow) -> impl Iterator<Item = &Message> {
+        let none = self.volatile.is_empty();
+        let ids = if none { Vec::new() } else { self.volatile.candidates(device) };
+        ids.into_iter().filter_map(|id| self.message(id))
     }
 
     pub(crate) fn records(&self) -> &Records {
@@ -271,6 +294,8 @@ impl App {
     }
 
     pub(crate) fn put_device(&mut self, row: Arc<DeviceRow>) {
+        let before = self.devices.get(row.id);
+        let row = not_before(row, before);
         let before = self.devices.insert(row.id, row.clone());
         self.usage.add(&usage::of_device(&row));
         if let Some(before) = &before {
@@ -281,6 +306,14 @@ impl App {
         }
         self.count(before.iter().flat_map(|before| before.groups.iter()), false);
         self.count(row.groups.iter(), true);
+    }
+
+    /// Whether that was news. Costs no more and no less RAM.
+    fn see(&mut self, id: DeviceId, at: Millis) -> bool {
+        let Some(row) = self.devices.get(id).filter(|row| row.last_seen < at) else { return false };
+        let row = DeviceRow { last_seen: at, ..DeviceRow::clone(row) };
+        self.devices.insert(id, Arc::new(row));
+        true
     }
 
     pub(crate) fn drop_device(&mut self, id: DeviceId) {
@@ -314,7 +347,8 @@ impl App {
 
     /// Brings everything that is derived from a message after it.
     fn replaced(&mut self, id: MessageId, before: Option<&Message>, after: Option<&Message>) {
-        self.index.replace(id, before, after);
+        self.index.replace(id, &Places::retained(before), &Places::retained(after));
+        self.volatile.replace(id, &Places::volatile(before), &Places::volatile(after));
         self.account(before, after);
     }
 
@@ -322,10 +356,12 @@ impl App {
         if let Some(after) = after {
             self.usage.add(&usage::of_message(after));
             self.live_messages += u64::from(after.is_live());
+            self.volatile_messages += u64::from(after.is_volatile());
         }
         if let Some(before) = before {
             self.usage.subtract(&usage::of_message(before));
             self.live_messages -= u64::from(before.is_live());
+            self.volatile_messages -= u64::from(before.is_volatile());
         }
     }
 
@@ -340,7 +376,8 @@ impl App {
         MessageChange { app: self.row.id, id, before: before.map(|m| m.present().clone()), after }
     }
 
-    /// Cost: the messages that changed up to `horizon`, and the lists of the index that those stand in.
+    /// Cost: the messages that changed up to `horizon`, and the lists of the index that those stand in. What is forgotten
+    /// of a message that goes on is no present revision, and what goes is over: neither is among the volatile.
     fn purge(&mut self, horizon: Seq) {
         let mut shrunk = Vec::new();
         for id in self.records.purge(horizon) {
@@ -354,6 +391,17 @@ impl App {
             shrunk.push(Shrunk { id, before, after });
         }
         self.index.shrink(&shrunk);
+    }
+}
+
+/// The row as it takes the place of `before`: nobody was ever seen earlier than is known.
+pub(crate) fn not_before(row: Arc<DeviceRow>, before: Option<&Arc<DeviceRow>>) -> Arc<DeviceRow> {
+    match before {
+        Some(before) if before.last_seen > row.last_seen => {
+            let row = DeviceRow { last_seen: before.last_seen, ..DeviceRow::clone(&row) };
+            Arc::new(row)
+        }
+        _ => row,
     }
 }
 
@@ -390,6 +438,7 @@ pub struct World {
     lineage: Arc<Lineage>,
     seq: Seq,
     horizon: Seq,
+    clock: Millis,
     apps: PMap<AppId, Arc<App>>,
     /// The sum over the apps.
     usage: Usage,
@@ -398,7 +447,7 @@ pub struct World {
 impl World {
     /// A shard to which nothing has happened yet.
     pub fn empty(shard: ShardId, lineage: Lineage) -> World {
-        World::assembled(shard, lineage, Seq::ZERO, Seq::ZERO, PMap::new())
+        World::assembled(shard, lineage, Seq::ZERO, Seq::ZERO, Millis::ZERO, PMap::new())
     }
 
     pub(crate) fn assembled(
@@ -406,11 +455,12 @@ impl World {
         lineage: Lineage,
         seq: Seq,
         horizon: Seq,
+        clock: Millis,
         apps: PMap<AppId, Arc<App>>,
     ) -> World {
         let mut usage = Usage::ZERO;
         apps.values().for_each(|app| usage.add(&app.usage()));
-        World { shard, lineage: Arc::new(lineage), seq, horizon, apps, usage }
+        World { shard, lineage: Arc::new(lineage), seq, horizon, clock, apps, usage }
     }
 
     pub fn shard(&self) -> ShardId {
@@ -425,6 +475,17 @@ impl World {
     /// From here on every revision that was in force and every tombstone is known.
     pub fn horizon(&self) -> Seq {
         self.horizon
+    }
+
+    /// The committed clock, by which everything volatile is judged. It advances in ticks, and only while something
+    /// follows it; 0 before the first.
+    pub fn clock(&self) -> Millis {
+        self.clock
+    }
+
+    /// Whether a message that is scheduled or active is volatile, so that the clock has to run. Looks at every app.
+    pub fn follows_clock(&self) -> bool {
+        self.apps().any(|app| app.volatile_messages > 0)
     }
 
     pub fn lineage(&self) -> &Lineage {
@@ -485,6 +546,11 @@ impl World {
     /// The rows of one partition, by app in a stable order.
     pub fn partition_rows(&self, partition: Partition) -> Vec<Row> {
         let mut rows = Vec::new();
+        if let Slice::Schema = partition.slice()
+            && self.clock > Millis::ZERO
+        {
+            rows.push(Row::Clock { at: self.clock });
+        }
         for app in self.apps() {
             match partition.slice() {
                 Slice::Schema => {
@@ -520,11 +586,17 @@ impl World {
         }
         let mut applied = Applied::default();
         for (seq, change) in batch.numbered() {
-            let before = self.usage_of(change.app());
+            // A tick takes no RAM, and is no reason to add up what every app does.
+            let before = match change {
+                Change::Clock { .. } => None,
+                _ => Some(self.usage_of(change.app())),
+            };
             self.apply_one(seq, change, &mut applied)?;
             self.seq = seq;
-            self.usage.add(&self.usage_of(change.app()));
-            self.usage.subtract(&before);
+            if let Some(before) = before {
+                self.usage.add(&self.usage_of(change.app()));
+                self.usage.subtract(&before);
+            }
         }
         Ok(applied)
     }
@@ -535,7 +607,14 @@ impl World {
         change: &Change,
         applied: &mut Applied,
     ) -> Result<(), ApplyError> {
-        applied.schema_changed |= change.partition().is_some_and(|partition| partition.get() == 0);
+        match change {
+            Change::App(_)
+            | Change::Attribute(_)
+            | Change::AttributeGone { .. }
+            | Change::Group(_)
+            | Change::GroupGone { .. } => applied.schema_changed = true,
+            _ => {}
+        }
         match change {
             Change::App(row) => match self.apps.get_mut(row.id) {
                 Some(app) => Arc::make_mut(app).put_row(row.clone()),
@@ -571,6 +650,15 @@ impl World {
                     app.message(*id).ok_or(ApplyError::UnknownMessage { message: *id })?;
                 let message = message.in_state(*state, seq);
                 applied.messages.push(app.revise(message, seq));
+            }
+            Change::Seen { app, at, devices } => {
+                let known = self.app_mut(*app)?;
+                let news = devices.iter().copied().filter(|id| known.see(*id, *at));
+                applied.seen.extend(news.map(|id| (*app, id)));
+            }
+            Change::Clock { at } => {
+                applied.ticked |= *at > self.clock;
+                self.clock = self.clock.max(*at);
             }
             Change::Purge { horizon } => {
                 if *horizon > seq {

@@ -2,36 +2,98 @@
 //! stored, lost, late and repeated; fetches from other edges; writes of the device's own. Whatever is answered is compared with
 //! what the history says, by brute force and without the world's own bookkeeping.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use carillon_expr::{Time, Type};
 
 use super::*;
+use crate::{AttributeId, AttributeRow};
 
-/// "one of these", or "all of these": (group, negated).
+const HOUR: u64 = 60 * 60 * 1000;
+/// An attribute that the device has all the time, in the middle of what the clock goes through.
+const BEGINS: AttributeId = AttributeId::new(9);
+const BEGINS_AT: u64 = 1_025 * HOUR;
+const CLOCK_FROM: u64 = 1_000 * HOUR;
+
+/// Something that an expression looks at.
+#[derive(Clone, Copy, Debug)]
+enum Test {
+    Group(u64),
+    /// Seen so many hours before the clock at most.
+    Seen(u64),
+    /// Begins so many hours after the clock at most.
+    Ahead(u64),
+    /// Began so many hours before the clock at least.
+    Began(u64),
+}
+
+impl Test {
+    fn random(random: &mut Random) -> Test {
+        match random.below(6) {
+            0 => Test::Seen(random.below(4)),
+            1 => Test::Ahead(1 + random.below(20)),
+            2 => Test::Began(random.below(10)),
+            _ => Test::Group(random.below(3)),
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Test::Group(group) => format!("#:{}", GroupId::new(group)),
+            Test::Seen(hours) => format!("last_seen within {hours}h"),
+            Test::Ahead(hours) => format!(":{BEGINS} within next {hours}h"),
+            Test::Began(hours) => format!(":{BEGINS} <= now - {hours}h"),
+        }
+    }
+
+    /// `None`: unknown.
+    fn holds(self, truth: &Truth) -> Option<bool> {
+        match self {
+            Test::Group(group) => Some(truth.groups.contains(&GroupId::new(group))),
+            Test::Seen(hours) => {
+                let seen = truth.seen?.min(truth.clock);
+                Some(seen + hours * HOUR >= truth.clock)
+            }
+            Test::Ahead(hours) => {
+                let ends = truth.clock + hours * HOUR;
+                Some((truth.clock..=ends).contains(&BEGINS_AT))
+            }
+            Test::Began(hours) => Some(BEGINS_AT + hours * HOUR <= truth.clock),
+        }
+    }
+}
+
+/// "one of these", or "all of these": (test, negated).
 #[derive(Clone, Debug)]
 struct To {
     any: bool,
-    literals: Vec<(u64, bool)>,
+    literals: Vec<(Test, bool)>,
 }
 
 impl To {
     fn random(random: &mut Random) -> To {
-        let literals =
-            (0..1 + random.below(2)).map(|_| (random.below(3), random.below(4) == 0)).collect();
+        let literal = |random: &mut Random| (Test::random(random), random.below(4) == 0);
+        let literals = (0..1 + random.below(2)).map(|_| literal(random)).collect();
         To { any: random.below(2) == 0, literals }
     }
 
     fn text(&self) -> String {
-        let literal = |&(group, negated): &(u64, bool)| {
-            format!("{}#:{}", if negated { "not " } else { "" }, GroupId::new(group))
+        let literal = |(test, negated): &(Test, bool)| {
+            format!("{}{}", if *negated { "not " } else { "" }, test.text())
         };
         let parts: Vec<String> = self.literals.iter().map(literal).collect();
         parts.join(if self.any { " or " } else { " and " })
     }
 
-    fn holds(&self, groups: &[GroupId]) -> bool {
-        let literal =
-            |&(group, negated): &(u64, bool)| groups.contains(&GroupId::new(group)) != negated;
-        if self.any { self.literals.iter().any(literal) } else { self.literals.iter().all(literal) }
+    fn is_volatile(&self) -> bool {
+        self.literals.iter().any(|(test, _)| !matches!(test, Test::Group(_)))
+    }
+
+    fn holds(&self, truth: &Truth) -> bool {
+        let is_true = |(test, negated): &(Test, bool)| {
+            test.holds(truth).is_some_and(|holds| holds != *negated)
+        };
+        if self.any { self.literals.iter().any(is_true) } else { self.literals.iter().all(is_true) }
     }
 }
 
@@ -41,28 +103,51 @@ struct Told {
     to: To,
     state: MessageState,
     revision: u32,
+    /// The seq of its last change.
+    changed: Seq,
 }
 
 type Held = BTreeMap<MessageId, Tag>;
 
 /// What the history says at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Truth {
     messages: BTreeMap<MessageId, Told>,
     groups: Vec<GroupId>,
+    clock: u64,
+    /// When the device was last seen.
+    seen: Option<u64>,
     /// Every revision that was ever active: when, and to whom.
     active: Vec<(Seq, To)>,
 }
 
 impl Truth {
     fn h(&self) -> Held {
-        let active =
-            |told: &Told| told.state == MessageState::Active && told.to.holds(&self.groups);
+        self.h_where(|_| true)
+    }
+
+    fn h_where(&self, which: impl Fn(&Told) -> bool) -> Held {
+        let active = |told: &Told| told.state == MessageState::Active && told.to.holds(self);
         self.messages
             .iter()
-            .filter(|(_, told)| active(told))
+            .filter(|(_, told)| active(told) && which(told))
             .map(|(id, told)| (*id, told.tag))
             .collect()
+    }
+
+    fn volatile_h(&self) -> Held {
+        self.h_where(|told| told.to.is_volatile())
+    }
+
+    /// How many volatile messages that are the same as in `before` became due or ceased to be.
+    fn altered_since(&self, before: &Truth) -> usize {
+        let (old, new) = (before.volatile_h(), self.volatile_h());
+        let same = |id: &MessageId| match (before.messages.get(id), self.messages.get(id)) {
+            (Some(old), Some(new)) => old.changed == new.changed,
+            _ => false,
+        };
+        let ids: BTreeSet<MessageId> = old.keys().chain(new.keys()).copied().collect();
+        ids.iter().filter(|id| same(id) && old.contains_key(id) != new.contains_key(id)).count()
     }
 
     fn change(&mut self, random: &mut Random, seq: Seq) -> Change {
@@ -93,8 +178,19 @@ impl Truth {
 
     fn draw(&mut self, random: &mut Random, seq: Seq) -> Change {
         use MessageState::{Active, Expired, Recalled, Scheduled};
-        match random.below(12) {
+        match random.below(16) {
             0..2 => return self.regroup(random, seq),
+            12..15 => {
+                // A clock that is told an earlier time stays.
+                let at = self.clock + random.below(4) * HOUR / 2 - random.below(3) * HOUR / 2;
+                self.clock = self.clock.max(at);
+                return Change::Clock { at: Millis(at) };
+            }
+            15 => {
+                let at = self.clock / HOUR * HOUR + HOUR - random.below(4) * HOUR;
+                self.seen = self.seen.max(Some(at));
+                return Change::Seen { app: APP, at: Millis(at), devices: vec![DEVICE] };
+            }
             2 if seq.get() > 12 => {
                 return Change::Purge { horizon: Seq::new(seq.get() - 1 - random.below(6)) };
             }
@@ -106,6 +202,7 @@ impl Truth {
                         (_, 0) => Expired,
                         _ => Recalled,
                     };
+                    told.changed = seq;
                     return Change::MessageState { app: APP, id, state: told.state };
                 }
             }
@@ -123,6 +220,7 @@ impl Truth {
             state: before
                 .map_or(if random.below(4) == 0 { Scheduled } else { Active }, |told| told.state),
             revision: before.map_or(1, |told| told.revision + 1),
+            changed: seq,
         };
         let change = message(id, &told.to.text(), told.tag, told.state, told.revision);
         self.messages.insert(id, told);
@@ -131,8 +229,16 @@ impl Truth {
 
     fn regroup(&mut self, random: &mut Random, seq: Seq) -> Change {
         self.groups = (0..3).filter(|_| random.below(2) == 0).map(GroupId::new).collect();
-        device(&self.groups, seq)
+        profile(&self.groups, seq)
     }
+}
+
+/// The device as the store has it: without when it was seen.
+fn profile(groups: &[GroupId], p: Seq) -> Change {
+    let Change::Device(row) = device(groups, p) else { unreachable!("it is a device") };
+    let begins = i64::try_from(BEGINS_AT).ok().and_then(Time::from_ms).expect("a time");
+    let attributes = Box::new([(BEGINS, carillon_expr::Value::Time(begins))]);
+    Change::Device(Arc::new(DeviceRow { attributes, ..DeviceRow::clone(&row) }))
 }
 
 /// The shard at one moment, and the moment before it. A restore makes branches.
@@ -150,7 +256,25 @@ struct History {
 
 impl History {
     fn new() -> History {
-        let first = Moment { world: start(), truth: Truth::default(), parent: None };
+        let mut world = start();
+        let begins = AttributeRow {
+            id: BEGINS,
+            app: APP,
+            name: "begins".into(),
+            kind: Type::Time,
+            set_by: SetBy::Server,
+        };
+        let at = world.seq().next().next();
+        let clock = Change::Clock { at: Millis(CLOCK_FROM) };
+        commit(&mut world, vec![Change::Attribute(Arc::new(begins)), profile(&[], at), clock]);
+        let truth = Truth {
+            messages: BTreeMap::new(),
+            groups: Vec::new(),
+            clock: CLOCK_FROM,
+            seen: None,
+            active: Vec::new(),
+        };
+        let first = Moment { world, truth, parent: None };
         History { moments: vec![first], head: 0, epoch: 1 }
     }
 
@@ -194,7 +318,7 @@ impl History {
     }
 }
 
-fn digest(held: &Held) -> u64 {
+fn digest_by(held: &Held) -> u64 {
     held.iter().fold(0, |sum, (id, tag)| sum.wrapping_add(share(*id, *tag)))
 }
 
@@ -237,7 +361,7 @@ fn ask(
             let held = cursor.held.expect("an empty store gets an inventory").seq;
             let told = truth.active.iter().filter(|(seq, _)| *seq > held);
             assert!(
-                !told.into_iter().any(|(_, to)| to.holds(&truth.groups)),
+                !told.into_iter().any(|(_, to)| to.holds(truth)),
                 "what addressed the device moves its cursor"
             );
             assert!(client.mixed || client.held == h, "P1: 204 is said to who lacks something");
@@ -266,7 +390,11 @@ fn ask(
                 && news.gone.is_empty()
                 && news.inventory.as_ref().is_none_or(Vec::is_empty);
             assert_eq!(news.cursor.fresh, !empty);
-            assert!(news.cursor.digest.is_none_or(|sum| sum == digest(&h)), "the digest of H(w)");
+            assert!(
+                news.cursor.digest.is_none_or(|sum| sum == digest_by(&h)),
+                "the digest of H(w)"
+            );
+            assert_eq!(news.cursor.volatile, Some(digest_by(&truth.volatile_h())));
         }
     }
     Some(outcome)
@@ -306,6 +434,7 @@ impl Client {
                 let same = cursor.held == Some(world.position());
                 assert_eq!(raised.floor, Some(world.position()));
                 assert_eq!(raised.digest, cursor.digest.filter(|_| same));
+                assert_eq!(raised.volatile, cursor.volatile.filter(|_| same));
                 mixed |= !same;
                 cursor = raised;
                 let h = truth.h();
@@ -340,8 +469,9 @@ impl Client {
     }
 }
 
-/// Counts deltas, inventories, bookmarks, waits and 204s.
-fn run(seed: u64, seen: &mut [u64; 5]) {
+/// Counts deltas, inventories, bookmarks, waits and 204s; and of them deltas and inventories because of the clock, and
+/// 204s while something volatile is held.
+fn run(seed: u64, seen: &mut [u64; KINDS]) {
     let mut random = Random(seed);
     let mut history = History::new();
     let limits = AnswerLimits { bytes_max: 300, bookmark_changes: 20 };
@@ -367,6 +497,9 @@ fn run(seed: u64, seen: &mut [u64; 5]) {
             let at = history.some_edge(&mut random);
             let outcome = ask(&history, &client, at, &limits, index_worth);
             seen[kind(outcome.as_ref())] += 1;
+            if let Some(kind) = volatile_kind(&history, &client.cursor, at, outcome.as_ref()) {
+                seen[kind] += 1;
+            }
             if let Some(Outcome::News(news)) = outcome {
                 let other = if random.below(2) == 0 { at } else { history.some_edge(&mut random) };
                 match random.below(4) {
@@ -412,19 +545,41 @@ fn kind(outcome: Option<&Outcome>) -> usize {
     }
 }
 
+const KINDS: usize = 8;
+
+/// What the clock had to do with it.
+fn volatile_kind(
+    history: &History,
+    cursor: &Cursor,
+    at: usize,
+    outcome: Option<&Outcome>,
+) -> Option<usize> {
+    let now = &history.moments[at].truth;
+    let held = history.find(cursor.held?, at)?;
+    let altered = now.altered_since(&history.moments[held].truth);
+    match outcome? {
+        Outcome::News(news) if news.inventory.is_none() && altered == 1 => Some(5),
+        Outcome::News(news) if news.inventory.is_some() && altered > 1 => Some(6),
+        Outcome::Nothing if !now.volatile_h().is_empty() => Some(7),
+        _ => None,
+    }
+}
+
 #[test]
 fn every_answer_is_what_the_history_says_and_a_client_at_rest_holds_h() {
-    let mut seen = [0; 5];
+    let mut seen = [0; KINDS];
     for seed in 0..3_000 {
         let outcome = std::panic::catch_unwind(|| {
-            let mut seen = [0; 5];
+            let mut seen = [0; KINDS];
             run(seed, &mut seen);
             seen
         });
         let Ok(one) = outcome else { panic!("seed {seed}: see above") };
-        (0..5).for_each(|kind| seen[kind] += one[kind]);
+        (0..KINDS).for_each(|kind| seen[kind] += one[kind]);
     }
-    assert!(seen.iter().all(|count| *count > 1_000), "deltas, inventories, …: {seen:?}");
+    let floors = [1_000, 1_000, 1_000, 1_000, 1_000, 300, 500, 1_000];
+    let enough = seen.iter().zip(floors).all(|(count, floor)| *count > floor);
+    assert!(enough, "deltas, inventories, …: {seen:?}");
 }
 
 /// The same history twice, but the last change of one is a purge: whoever holds the horizon or later cannot tell.
@@ -450,8 +605,10 @@ fn twins(seed: u64, compared: &mut u64) {
     let row = world.app(APP).and_then(|app| app.device(DEVICE)).expect("it is there");
     for moment in &history.moments {
         let at = Some(moment.world.position());
-        let digest = (random.below(2) == 0).then(|| digest(&moment.truth.h()));
-        let cursor = Cursor { held: at, floor: at, fresh: random.below(2) == 0, digest };
+        let digest = (random.below(2) == 0).then(|| digest_by(&moment.truth.h()));
+        let volatile = (random.below(4) > 0).then(|| digest_by(&moment.truth.volatile_h()));
+        let fresh = random.below(2) == 0;
+        let cursor = Cursor { held: at, floor: at, fresh, digest, volatile };
         let by = |world: &World, index_worth| poll_by(world, row, &cursor, &limits, index_worth);
         for index_worth in [0, usize::MAX] {
             match (by(&plain, index_worth), by(&purged, index_worth)) {
