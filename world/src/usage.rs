@@ -291,6 +291,9 @@ mod tests {
                 for app in world.apps() {
                     let live = app.messages_after(None).filter(|m| m.is_live()).count();
                     assert_eq!(app.live_messages(), live as u64, "seed {seed} step {step}");
+                    let volatile = app.messages_after(None).filter(|m| m.is_volatile()).count();
+                    assert_eq!(app.volatile_messages(), volatile as u64, "seed {seed} step {step}");
+                    assert_eq!(world.follows_clock(), volatile > 0, "one app");
                 }
             }
             let mut builder = WorldBuilder::new(ShardId::FIRST);

@@ -442,6 +442,8 @@ pub struct World {
     apps: PMap<AppId, Arc<App>>,
     /// The sum over the apps.
     usage: Usage,
+    /// The same of [`App::volatile_messages`].
+    volatile_messages: u64,
 }
 
 impl World {
@@ -460,7 +462,9 @@ impl World {
     ) -> World {
         let mut usage = Usage::ZERO;
         apps.values().for_each(|app| usage.add(&app.usage()));
-        World { shard, lineage: Arc::new(lineage), seq, horizon, clock, apps, usage }
+        let volatile_messages = apps.values().map(|app| app.volatile_messages).sum();
+        let lineage = Arc::new(lineage);
+        World { shard, lineage, seq, horizon, clock, apps, usage, volatile_messages }
     }
 
     pub fn shard(&self) -> ShardId {
@@ -483,9 +487,9 @@ impl World {
         self.clock
     }
 
-    /// Whether a message that is scheduled or active is volatile, so that the clock has to run. Looks at every app.
+    /// Whether a message that is scheduled or active is volatile, so that the clock has to run.
     pub fn follows_clock(&self) -> bool {
-        self.apps().any(|app| app.volatile_messages > 0)
+        self.volatile_messages > 0
     }
 
     pub fn lineage(&self) -> &Lineage {
@@ -589,13 +593,16 @@ impl World {
             // A tick takes no RAM, and is no reason to add up what every app does.
             let before = match change {
                 Change::Clock { .. } => None,
-                _ => Some(self.usage_of(change.app())),
+                _ => Some(self.sums_of(change.app())),
             };
             self.apply_one(seq, change, &mut applied)?;
             self.seq = seq;
-            if let Some(before) = before {
-                self.usage.add(&self.usage_of(change.app()));
-                self.usage.subtract(&before);
+            if let Some((usage, volatile_messages)) = before {
+                let after = self.sums_of(change.app());
+                self.usage.add(&after.0);
+                self.usage.subtract(&usage);
+                self.volatile_messages += after.1;
+                self.volatile_messages -= volatile_messages;
             }
         }
         Ok(applied)
@@ -676,14 +683,18 @@ impl World {
         Ok(())
     }
 
-    /// Of one app, or of all.
-    fn usage_of(&self, app: Option<AppId>) -> Usage {
+    /// The usage and the volatile messages of one app, or of all.
+    fn sums_of(&self, app: Option<AppId>) -> (Usage, u64) {
+        let of = |app: &App| (app.usage(), app.volatile_messages);
         match app {
-            Some(id) => self.app(id).map_or(Usage::ZERO, App::usage),
+            Some(id) => self.app(id).map_or((Usage::ZERO, 0), of),
             None => {
-                let mut usage = Usage::ZERO;
-                self.apps().for_each(|app| usage.add(&app.usage()));
-                usage
+                let (mut usage, mut volatile_messages) = (Usage::ZERO, 0);
+                for (more, messages) in self.apps().map(of) {
+                    usage.add(&more);
+                    volatile_messages += messages;
+                }
+                (usage, volatile_messages)
             }
         }
     }

@@ -6,6 +6,7 @@
 use carillon_expr::Limits;
 use carillon_world::{App, Quotas, Usage, World};
 
+use super::limits::VOLATILE_MESSAGES_MAX;
 use super::problem::{self, Problem};
 
 /// The bounds of a central.
@@ -17,6 +18,8 @@ pub struct Budgets {
     pub quotas: QuotaLimits,
     /// What an expression may cost. Those that are stored stay, whatever it was lowered to.
     pub expressions: Limits,
+    /// Volatile messages of an app that are scheduled or active: each is judged again at every tick.
+    pub volatile_messages_max: u64,
 }
 
 impl Default for Budgets {
@@ -25,6 +28,7 @@ impl Default for Budgets {
             world_bytes_max: 8 << 30,
             quotas: QuotaLimits::default(),
             expressions: Limits::default(),
+            volatile_messages_max: VOLATILE_MESSAGES_MAX,
         }
     }
 }
@@ -121,6 +125,23 @@ impl Budgets {
             return Ok(());
         }
         Err(problem::quota_exceeded(quota.name(), limit, used, more))
+    }
+
+    /// Whether one more message of the app may be volatile.
+    ///
+    /// # Errors
+    /// 403 `too-many-volatile-messages`
+    pub(crate) fn allow_volatile(&self, app: &App) -> Result<(), Problem> {
+        let (used, limit) = (app.volatile_messages(), self.volatile_messages_max);
+        if used < limit {
+            return Ok(());
+        }
+        let detail = format!(
+            "{used} messages of the app look at the clock or at `last_seen`, and {limit} may; see \
+             central.volatile_messages_max"
+        );
+        let (code, title) = ("too-many-volatile-messages", "Too many volatile messages");
+        Err(problem::problem(403, code, title, detail))
     }
 
     /// Whether nothing that one write puts can reach the bound.

@@ -19,8 +19,18 @@ pub(crate) fn of_change(change: &Change) -> usize {
             | Change::GroupGone { .. }
             | Change::DeviceGone { .. }
             | Change::MessageState { .. }
-            | Change::Purge { .. } => 0,
+            | Change::Purge { .. }
+            | Change::Clock { .. } => 0,
+            Change::Seen { devices, .. } => devices.len() * 9,
         }
+}
+
+/// How many rows of the store it writes.
+pub(crate) fn rows_of_change(change: &Change) -> usize {
+    match change {
+        Change::Seen { devices, .. } => devices.len(),
+        _ => 1,
+    }
 }
 
 /// With what the store alone keeps, since a batch has to fit its statements too.

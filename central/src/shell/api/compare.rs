@@ -1,8 +1,7 @@
 //! Who gains and who loses by an edit, before it is saved.
 
 use axum::extract::State;
-use carillon_expr::{Context, Limits};
-use carillon_world::{AppId, DeviceId, MessageId, World};
+use carillon_world::{AppId, DeviceId, MessageId};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -10,9 +9,9 @@ use utoipa::ToSchema;
 use super::answer::{Answered, ProblemBody, Refusal, json};
 use super::extract::{Caller, Params, RawBody};
 use super::preview::{check_sample, ten};
-use super::{Api, app_of};
+use super::{Api, Asked, app_of};
 use crate::core::auth::Action;
-use crate::core::{expression, problem};
+use crate::core::{expression, problem, render};
 use crate::shell::random;
 
 /// One of `before` and `message`, and what would take its place.
@@ -45,6 +44,8 @@ pub(crate) struct ComparisonBody {
     keep: u64,
     /// Devices of the app.
     of: u64,
+    /// The clock by which both were judged.
+    at: String,
 }
 
 #[derive(Debug, Default, Serialize, ToSchema)]
@@ -78,18 +79,13 @@ pub(crate) async fn compare(
     let app = caller.may_in(Action::PreviewAudience, &app)?;
     let input: Edit = input.json().await?;
     check_sample(input.sample)?;
-    let body = api.ponder(move |world, limits| judge(world, limits, app, &input)).await?;
+    let body = api.ponder(move |asked| judge(asked, app, &input)).await?;
     Ok(json(StatusCode::OK, &body))
 }
 
 /// Evaluates both for every device of the app: about 0.2 s a million.
-fn judge(
-    world: &World,
-    limits: &Limits,
-    app: AppId,
-    input: &Edit,
-) -> Result<ComparisonBody, Refusal> {
-    let app = app_of(world, app)?;
+fn judge(asked: &Asked<'_>, app: AppId, input: &Edit) -> Result<ComparisonBody, Refusal> {
+    let (app, limits) = (app_of(asked.world, app)?, asked.limits);
     let before = match (&input.before, input.message) {
         (Some(text), None) => expression::read(text, app, limits)?,
         (None, Some(id)) => {
@@ -101,7 +97,7 @@ fn judge(
     let after = expression::read(&input.after, app, limits)?;
     // The same draw for both, since an edit does not change a message's id.
     let salt = input.message.map_or_else(random::id, MessageId::get);
-    let context = Context { message: Some(salt), ..Context::default() };
+    let context = asked.context(salt);
     let mut body = ComparisonBody {
         before: before.to_text(app),
         after: after.to_text(app),
@@ -109,6 +105,7 @@ fn judge(
         lose: Side::default(),
         keep: 0,
         of: 0,
+        at: render::time(asked.at),
     };
     for row in app.devices() {
         body.of += 1;
