@@ -6,12 +6,13 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use carillon_world::{AppId, Change, DeviceRow, MessageId, MessageRow, MessageState, Seq};
+use carillon_world::{AppId, Change, DeviceRow, MessageId, MessageRow, MessageState, Millis, Seq};
 
 use crate::names::Named;
 use crate::tables::{
-    APPS, ATTRIBUTES, AUDIENCE_REVISIONS, AUDIENCES, DEVICE_SEEN, DEVICES, ERASURES, GROUPS,
-    IDEMPOTENCY, MESSAGES, QUOTAS, RECEIPTS, REVISIONS, SEEN_SINCE, SEQ_TIMES, Table,
+    APPS, ATTRIBUTES, AUDIENCE_REVISIONS, AUDIENCES, COMMITTED_CLOCK, DEVICE_SEEN, DEVICES,
+    ERASURES, GROUPS, IDEMPOTENCY, MESSAGES, QUOTAS, RECEIPTS, REVISIONS, SEEN_SINCE, SEQ_TIMES,
+    Table,
 };
 use crate::{Erase, ForgetKeys, IDEMPOTENCY_KEY_BYTES_MAX, StoreBatch, StoreError, json};
 
@@ -120,16 +121,6 @@ fn upkeep<'a>(batch: &'a StoreBatch, steps: &mut Vec<Step<'a>>) {
     if let Some(since) = upkeep.seen_since {
         insert(steps, &SEEN_SINCE, vec![shard.clone(), Cell::Int(since.0)]);
     }
-    let mut seen = Vec::with_capacity(upkeep.seen.len() * DEVICE_SEEN.columns.len());
-    for row in &upkeep.seen {
-        seen.extend([
-            shard.clone(),
-            Cell::Int(row.app.get()),
-            Cell::Int(row.device.get()),
-            Cell::Int(row.hour.into()),
-        ]);
-    }
-    insert(steps, &DEVICE_SEEN, seen);
     if let Some(forget) = upkeep.forget_keys {
         steps.push(Step::ForgetKeys(forget));
     }
@@ -155,6 +146,9 @@ struct Run<'a> {
     revisions: Vec<Cell<'a>>,
     /// The devices that are gone, whose receipts go later.
     erasures: Vec<Cell<'a>>,
+    /// Hours in which devices were seen; 0 for one that is gone, so that who gets its id was never seen.
+    seen: Vec<Cell<'a>>,
+    clock: Option<Millis>,
 }
 
 impl<'a> Run<'a> {
@@ -172,6 +166,8 @@ impl<'a> Run<'a> {
             messages: HashMap::new(),
             revisions: Vec::new(),
             erasures: Vec::new(),
+            seen: Vec::new(),
+            clock: None,
         }
     }
 
@@ -274,6 +270,7 @@ impl<'a> Run<'a> {
             Change::DeviceGone { app, id } => {
                 let key = [shard, Cell::Int(app.get()), Cell::Int(id.get())];
                 self.erasures.extend(key.clone());
+                self.seen.extend(key.clone().into_iter().chain([Cell::Int(0)]));
                 self.devices.extend(key);
                 self.devices.extend([
                     Cell::Int(0),
@@ -295,6 +292,18 @@ impl<'a> Run<'a> {
                     self.states.push(Step::State { app: *app, message: *id, seq, state: *state })
                 }
             },
+            // Not later than what is there only if the writer is at fault: it puts what is news.
+            Change::Seen { app, at, devices } => {
+                for device in devices {
+                    self.seen.extend([
+                        shard.clone(),
+                        Cell::Int(app.get()),
+                        Cell::Int(device.get()),
+                        Cell::Int(at.hour().into()),
+                    ]);
+                }
+            }
+            Change::Clock { at } => self.clock = self.clock.max(Some(*at)),
             Change::Purge { .. } => unreachable!("a purge ends the run"),
         }
         Ok(())
@@ -349,6 +358,9 @@ impl<'a> Run<'a> {
         insert(steps, &MESSAGES, messages);
         insert(steps, &REVISIONS, run.revisions);
         insert(steps, &ERASURES, run.erasures);
+        insert(steps, &DEVICE_SEEN, run.seen);
+        let clock = run.clock.map(|at| vec![Cell::Int(run.shard), Cell::Int(at.0)]);
+        insert(steps, &COMMITTED_CLOCK, clock.unwrap_or_default());
         Ok(())
     }
 }

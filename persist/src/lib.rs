@@ -28,5 +28,5 @@ pub use store::{
     AnyStore, EpochClaim, IDEMPOTENCY_KEY_BYTES_MAX, IdempotencyRow, Opening, ReceiptRow, Store,
     StoreBatch,
 };
-pub use upkeep::{BatchUpkeep, Committed, Erase, ForgetKeys, Kept, SeenRow};
+pub use upkeep::{BatchUpkeep, Committed, Erase, ForgetKeys, Kept};
 pub use url::{StoreOptions, StoreUrl, StoreUrlError};

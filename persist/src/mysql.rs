@@ -18,11 +18,11 @@ use crate::encode::plan;
 use crate::epoch::{Holding, Verdict, judge_claim};
 use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
 use crate::read::{
-    self, Columns, SELECT_ERASURES, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE, SELECT_SEEN,
+    self, Columns, SELECT_ERASURES, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE,
     SELECT_SEQ_TIMES, SELECT_TIMES,
 };
 use crate::{
-    CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, SeenRow, Store, StoreBatch,
+    CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, Store, StoreBatch,
     StoreError, StoreOptions, UnsafeSetting,
 };
 use link::{Failure, LOCK_WAIT_EXCEEDED, Link, NULL_REFUSED};
@@ -294,24 +294,6 @@ impl Store for MysqlStore {
         }
         self.link = Some(link);
         Ok(kept)
-    }
-
-    async fn load_seen(
-        &mut self,
-        shard: ShardId,
-        sink: &mut (dyn FnMut(SeenRow) + Send),
-    ) -> Result<(), StoreError> {
-        let attempted = "load when devices were seen";
-        let within = self.options.read_timeout;
-        let mut link = self.take().await?;
-        let rows = link.conn.exec_iter(SELECT_SEEN, (shard.get(),));
-        let mut rows = link::within(attempted, within, rows).await?;
-        while let Some(row) = link::within(attempted, within, rows.next()).await? {
-            sink(read::seen(&mut link::Fields(row))?);
-        }
-        drop(rows);
-        self.link = Some(link);
-        Ok(())
     }
 
     async fn commit(&mut self, batch: &StoreBatch) -> Result<Committed, CommitError> {

@@ -16,7 +16,7 @@ use carillon_world::{
 
 use crate::json::{self, Damage};
 use crate::names::Named;
-use crate::{IdempotencyRow, SeenRow, StoreError};
+use crate::{IdempotencyRow, StoreError};
 
 /// The columns of one row, each taken once by its index.
 pub(crate) trait Columns {
@@ -60,8 +60,9 @@ pub(crate) struct Source {
 }
 
 /// All but devices, in the order in which they are read: revisions before messages and audiences, which take them along.
-/// The first column is the id of the row, but for revisions, which have none.
-pub(crate) static SOURCES: [Source; 7] = [
+/// The first column is the id of the row, but for the clock and revisions, which have none.
+pub(crate) static SOURCES: [Source; 8] = [
+    Source { table: "committed_clock", select: "SELECT at FROM committed_clock WHERE +shard = ?" },
     Source {
         table: "apps",
         select: "SELECT a.app, a.name, a.environment, a.publishable_key, a.created_at, q.devices_max, q.groups_max, \
@@ -103,7 +104,8 @@ pub(crate) static SOURCES: [Source; 7] = [
 pub(crate) static DEVICES: Source = Source {
     table: "devices",
     select: "SELECT device, app, generation_seq, p_seq, created_at, user_id, attributes, group_ids, secret_sha256, \
-             push_tokens FROM devices WHERE +shard = ? AND deleted = 0",
+             push_tokens, (SELECT hour FROM device_seen AS s WHERE s.shard = devices.shard AND s.app = devices.app \
+             AND s.device = devices.device) FROM devices WHERE +shard = ? AND deleted = 0",
 };
 
 /// What the lease says before and after a load has to be the same, or rows of two states were read.
@@ -189,6 +191,9 @@ impl Reader {
         if table == "audience_revisions" {
             return in_table(table, self.audience_revision(columns)).map(|()| None);
         }
+        if table == "committed_clock" {
+            return in_table(table, columns.int(0)).map(|at| Some(Row::Clock { at: Millis(at) }));
+        }
         let row = columns.int(0).and_then(|id| {
             let (what, row) = match table {
                 "apps" => ("app", app(id, columns)),
@@ -219,6 +224,7 @@ impl Reader {
             Row::Message { row, revisions } => {
                 (row.app, revisions.last().map_or(Seq::ZERO, |record| record.from))
             }
+            Row::Clock { .. } => return Ok(()),
         };
         self.known(app)?;
         self.committed(changed)
@@ -371,7 +377,13 @@ fn device(id: u64, columns: &mut impl Columns) -> Result<Row, Damage> {
         attributes: json::read_attributes(&columns.text(6)?)?,
         groups: json::read_groups(&columns.text(7)?)?,
         private,
+        last_seen: last_seen(columns.opt_int(10)?)?,
     })))
+}
+
+fn last_seen(hour: Option<u64>) -> Result<Millis, Damage> {
+    let hour = u32::try_from(hour.unwrap_or(0)).map_err(|_| "an hour beyond 32 bits".to_owned())?;
+    Ok(Millis::of_hour(hour))
 }
 
 /// Parameters: the shard, and the time since when.
@@ -448,16 +460,4 @@ pub(crate) const SELECT_ERASURES: &str = "SELECT app, device FROM erasures WHERE
 pub(crate) fn erasure(columns: &mut impl Columns) -> Result<(AppId, DeviceId), StoreError> {
     let mut read = || Ok((AppId::new(columns.int(0)?), DeviceId::new(columns.int(1)?)));
     in_table("erasures", read())
-}
-
-/// One parameter: the shard.
-pub(crate) const SELECT_SEEN: &str = "SELECT app, device, hour FROM device_seen WHERE shard = ?";
-
-pub(crate) fn seen(columns: &mut impl Columns) -> Result<SeenRow, StoreError> {
-    let mut read = || {
-        let (app, device) = (AppId::new(columns.int(0)?), DeviceId::new(columns.int(1)?));
-        let hour = columns.int(2)?.try_into().map_err(|_| "an hour beyond 32 bits".to_owned())?;
-        Ok(SeenRow { app, device, hour })
-    };
-    in_table("device_seen", read())
 }

@@ -28,11 +28,11 @@ use crate::epoch::{Holding, Verdict, judge_claim};
 use crate::json::Damage;
 use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
 use crate::read::{
-    self, Columns, SELECT_ERASURES, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE, SELECT_SEEN,
+    self, Columns, SELECT_ERASURES, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE,
     SELECT_SEQ_TIMES, SELECT_TIMES,
 };
 use crate::{
-    CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, SeenRow, Store, StoreBatch,
+    CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, Store, StoreBatch,
     StoreError, StoreOptions, UnsafeSetting,
 };
 
@@ -181,16 +181,6 @@ impl Store for SqliteStore {
 
     async fn load_kept(&mut self, shard: ShardId) -> Result<Kept, StoreError> {
         self.call(move |worker| worker.load_kept(shard)).await
-    }
-
-    async fn load_seen(
-        &mut self,
-        shard: ShardId,
-        sink: &mut (dyn FnMut(SeenRow) + Send),
-    ) -> Result<(), StoreError> {
-        let rows = self.call(move |worker| worker.load_seen(shard)).await?;
-        rows.into_iter().for_each(sink);
-        Ok(())
     }
 
     async fn commit(&mut self, batch: &StoreBatch) -> Result<Committed, CommitError> {
@@ -391,18 +381,6 @@ impl Worker {
             kept.erasures.push(read::erasure(&mut Fields(row))?);
         }
         Ok(kept)
-    }
-
-    /// All at once: 24 bytes each.
-    fn load_seen(&mut self, shard: ShardId) -> Result<Vec<SeenRow>, StoreError> {
-        let down = down("load when devices were seen");
-        let mut statement = self.connection()?.prepare(SELECT_SEEN).map_err(down)?;
-        let mut rows = statement.query([shard.get()]).map_err(down)?;
-        let mut loaded = Vec::new();
-        while let Some(row) = rows.next().map_err(down)? {
-            loaded.push(read::seen(&mut Fields(row))?);
-        }
-        Ok(loaded)
     }
 }
 

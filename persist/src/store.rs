@@ -10,8 +10,8 @@ use carillon_world::{
 };
 
 use crate::{
-    BatchUpkeep, CommitError, Committed, Kept, MysqlStore, SeenRow, SqliteStore, StoreError,
-    StoreOptions, StoreUrl, UnsafeSetting,
+    BatchUpkeep, CommitError, Committed, Kept, MysqlStore, SqliteStore, StoreError, StoreOptions,
+    StoreUrl, UnsafeSetting,
 };
 
 /// The longest idempotency key.
@@ -143,13 +143,6 @@ pub trait Store: Send {
         shard: ShardId,
     ) -> impl Future<Output = Result<Kept, StoreError>> + Send;
 
-    /// Streams when devices were last seen, in no order.
-    fn load_seen(
-        &mut self,
-        shard: ShardId,
-        sink: &mut (dyn FnMut(SeenRow) + Send),
-    ) -> impl Future<Output = Result<(), StoreError>> + Send;
-
     /// Commits `batch` whole or not at all. `Ok` only when it is durable.
     fn commit(
         &mut self,
@@ -239,17 +232,6 @@ impl Store for AnyStore {
         match self {
             AnyStore::Sqlite(store) => store.load_kept(shard).await,
             AnyStore::Mysql(store) => store.load_kept(shard).await,
-        }
-    }
-
-    async fn load_seen(
-        &mut self,
-        shard: ShardId,
-        sink: &mut (dyn FnMut(SeenRow) + Send),
-    ) -> Result<(), StoreError> {
-        match self {
-            AnyStore::Sqlite(store) => store.load_seen(shard, sink).await,
-            AnyStore::Mysql(store) => store.load_seen(shard, sink).await,
         }
     }
 

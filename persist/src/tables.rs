@@ -136,6 +136,8 @@ pub(crate) static DEVICE_SEEN: Table =
 
 pub(crate) static SEEN_SINCE: Table = Table::of("seen_since", 1, &["shard", "at"]);
 
+pub(crate) static COMMITTED_CLOCK: Table = Table::of("committed_clock", 1, &["shard", "at"]);
+
 pub(crate) static ERASURES: Table = Table {
     present: Present::Keep,
     // Nothing but its key.
@@ -165,7 +167,7 @@ pub(crate) static LINEAGE: Table = Table::of(
 );
 
 /// Every table that a store must have.
-pub(crate) static ALL: [&Table; 17] = [
+pub(crate) static ALL: [&Table; 18] = [
     &LEASE,
     &LINEAGE,
     &APPS,
@@ -182,6 +184,7 @@ pub(crate) static ALL: [&Table; 17] = [
     &SEQ_TIMES,
     &DEVICE_SEEN,
     &SEEN_SINCE,
+    &COMMITTED_CLOCK,
     &ERASURES,
 ];
 
@@ -219,6 +222,15 @@ pub(crate) fn purge_messages(shard: u16, from: u64, horizon: u64) -> String {
 
 /// Of a row of `messages`.
 pub(crate) const ENDED: &str = "state IN ('expired', 'recalled')";
+
+/// When devices were seen that are gone; `these` as [`of_devices`] gives them. One that came back keeps its own.
+pub(crate) fn erase_seen(these: &str) -> String {
+    format!(
+        "DELETE FROM device_seen WHERE {these} AND NOT EXISTS (SELECT 1 FROM devices AS d \
+         WHERE d.shard = device_seen.shard AND d.app = device_seen.app AND d.device = device_seen.device \
+         AND d.deleted = 0)"
+    )
+}
 
 /// Rows of any table whose key begins with one of these devices.
 pub(crate) fn of_devices(

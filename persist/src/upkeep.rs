@@ -1,26 +1,16 @@
-//! What a store keeps and forgets beside the changes: when seqs were committed, when devices were seen, whose traces
-//! are still to be erased.
+//! What a store keeps and forgets beside the changes: when seqs were committed, since when devices are looked at, whose
+//! traces are still to be erased.
 //!
 //! None of it has a seq, moves the head or is sent to an edge. Losing the newest of it to a crash is harmless but for
 //! erasures, which are written by the very transaction that makes a device's tombstone.
 
 use carillon_world::{AppId, DeviceId, Millis, Seq};
 
-/// When a device was last seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SeenRow {
-    pub app: AppId,
-    pub device: DeviceId,
-    /// Hours since 1970.
-    pub hour: u32,
-}
-
 /// What a batch does beside its changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchUpkeep {
     /// Remember that the head after this batch was reached at its time.
     pub sample: bool,
-    pub seen: Vec<SeenRow>,
     /// Devices count as seen no earlier than this.
     pub seen_since: Option<Millis>,
     pub forget_keys: Option<ForgetKeys>,

@@ -78,6 +78,7 @@ fn device(n: u64) -> Arc<DeviceRow> {
         private: n
             .is_multiple_of(2)
             .then(|| Box::new(DevicePrivate { secret, tokens: Vec::new() })),
+        last_seen: Millis::ZERO,
     })
 }
 

@@ -4,6 +4,11 @@
 //! `held` is the world of the last answer it stored, `floor` the newest position that any answer to it reflected.
 //! Answers are computed from `held`, never from `floor`; a world below `floor` answers nobody. Behind outranks
 //! reset, reset outranks past. Each function looks at one world (P2).
+//!
+//! A volatile message is judged by the world's clock, and by when the device was seen as the world knows it; what it was
+//! at `held` the world cannot tell any more. A digest in the cursor tells: `volatile.rs` has the reasoning.
+
+mod volatile;
 
 use std::collections::BTreeSet;
 
@@ -13,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::message::Message;
 use crate::pmap::mix;
 use crate::view::App;
-use crate::{DeviceRow, Judgement, Lineage, MessageId, Position, Seq, Tag, World};
+use crate::{DeviceRow, Judgement, Lineage, MessageId, Millis, Position, Seq, Tag, World};
 
 /// How far a client's store of messages has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,10 +31,13 @@ pub struct Cursor {
     pub fresh: bool,
     /// A digest of H(held), where it is known.
     pub digest: Option<u64>,
+    /// A digest of what was volatile in H(held), where it is known.
+    pub volatile: Option<u64>,
 }
 
 impl Cursor {
-    pub const EMPTY: Cursor = Cursor { held: None, floor: None, fresh: false, digest: None };
+    pub const EMPTY: Cursor =
+        Cursor { held: None, floor: None, fresh: false, digest: None, volatile: None };
 
     fn judge(&self, world: &World) -> Judgement {
         let judge =
@@ -125,18 +133,36 @@ fn poll_by(
 /// A profile change that altered nothing: by its digest the client holds exactly H(w), and gets a bookmark.
 fn unaltered(world: &World, app: &App, device: &DeviceRow, cursor: &Cursor) -> Option<Outcome> {
     let digest = cursor.digest?;
-    let mut sum = 0_u64;
+    let mut sums = Digests::default();
     for message in candidates(app, device) {
-        if let Some(tag) = message.present().addresses(device) {
-            sum = sum.wrapping_add(share(message.row().id, tag));
+        if let Some(tag) = message.present().addresses(device, world.clock()) {
+            sums.add(message, tag);
         }
     }
-    (sum == digest).then(|| Outcome::News(bookmark(world, Some(digest))))
+    (sums.all == digest).then(|| Outcome::News(bookmark(world, Some(sums.all), sums.volatile)))
 }
 
-fn bookmark(world: &World, digest: Option<u64>) -> News {
+/// The digests of H(w) and of what is volatile in it.
+#[derive(Debug, Default)]
+struct Digests {
+    all: u64,
+    volatile: u64,
+}
+
+impl Digests {
+    fn add(&mut self, message: &Message, tag: Tag) {
+        let share = share(message.row().id, tag);
+        self.all = self.all.wrapping_add(share);
+        if message.present().is_volatile() {
+            self.volatile = self.volatile.wrapping_add(share);
+        }
+    }
+}
+
+fn bookmark(world: &World, digest: Option<u64>, volatile: u64) -> News {
     let at = Some(world.position());
-    let cursor = Cursor { held: at, floor: at, fresh: false, digest };
+    let volatile = Some(volatile);
+    let cursor = Cursor { held: at, floor: at, fresh: false, digest, volatile };
     News { messages: Vec::new(), gone: Vec::new(), inventory: None, cursor }
 }
 
@@ -144,8 +170,8 @@ fn candidates<'a>(app: &'a App, device: &DeviceRow) -> impl Iterator<Item = &'a 
     app.index().candidates(device).into_iter().filter_map(|id| app.message(id))
 }
 
-fn wire(message: &Message, device: &DeviceRow) -> Option<Bytes> {
-    let variant = message.present().variant(device)?;
+fn wire(message: &Message, device: &DeviceRow, clock: Millis) -> Option<Bytes> {
+    let variant = message.present().variant(device, clock)?;
     Some(message.row().variants[variant].wire.clone())
 }
 
@@ -158,12 +184,11 @@ fn inventory(
 ) -> Outcome {
     let mut all = Vec::new();
     let mut changed = Vec::new();
-    let mut digest = 0_u64;
+    let mut sums = Digests::default();
     for message in candidates(app, device) {
-        let Some(tag) = message.present().addresses(device) else { continue };
-        let id = message.row().id;
-        digest = digest.wrapping_add(share(id, tag));
-        all.push((id, tag));
+        let Some(tag) = message.present().addresses(device, world.clock()) else { continue };
+        sums.add(message, tag);
+        all.push((message.row().id, tag));
         if message.changed() > held {
             changed.push(message);
         }
@@ -171,14 +196,14 @@ fn inventory(
     changed.sort_unstable_by_key(|message| message.changed());
     let mut messages = Vec::new();
     let mut bytes = 0;
-    for body in changed.into_iter().filter_map(|message| wire(message, device)) {
+    for body in changed.into_iter().filter_map(|message| wire(message, device, world.clock())) {
         bytes += body.len();
         if bytes > limits.bytes_max && !messages.is_empty() {
             break;
         }
         messages.push(body);
     }
-    let mut news = bookmark(world, Some(digest));
+    let mut news = bookmark(world, Some(sums.all), sums.volatile);
     news.cursor.fresh = !all.is_empty();
     News { messages, inventory: Some(all), ..news }.into()
 }
@@ -198,22 +223,29 @@ fn delta(
     limits: &AnswerLimits,
     index_worth: usize,
 ) -> Outcome {
-    let mut news = bookmark(world, None);
+    let changed = changed(app, device, held, index_worth);
+    let clock = world.clock();
+    let Some(past) = volatile::judge(app, device, clock, (held, cursor.volatile), &changed) else {
+        return inventory(world, app, device, held, limits);
+    };
+    let mut news = bookmark(world, None, past.digest);
     let mut digest = cursor.digest;
     let mut bytes = 0;
     let mut touched = false;
-    let mut look = |message: &Message| {
+    for message in changed.into_iter().chain(past.altered) {
         let id = message.row().id;
-        let before = message.at(held).and_then(|revision| revision.addresses(device));
-        let after = message.present().addresses(device);
-        touched |= message
-            .revisions()
-            .iter()
-            .any(|revision| revision.from() > held && revision.addresses(device).is_some());
+        let before = match past.held.iter().find(|(known, _)| *known == id) {
+            Some((_, tag)) => *tag,
+            None => message.at(held).and_then(|revision| revision.addresses(device, clock)),
+        };
+        let after = message.present().addresses(device, clock);
+        touched |= message.revisions().iter().any(|revision| {
+            revision.from() > held && volatile::may_have_addressed(revision, device, clock)
+        });
         let (old, new) =
             (before.map_or(0, |tag| share(id, tag)), after.map_or(0, |tag| share(id, tag)));
         digest = digest.map(|sum| sum.wrapping_sub(old).wrapping_add(new));
-        match wire(message, device) {
+        match wire(message, device, clock) {
             Some(body) => {
                 bytes += body.len();
                 news.messages.push(body);
@@ -221,15 +253,6 @@ fn delta(
             None if before.is_some() => news.gone.push(id),
             None => {}
         }
-    };
-    let records = app.records();
-    if records.count_after(held) == 0 {
-        // The common case: nothing changed for anybody.
-    } else if records.after(held).take(index_worth).count() < index_worth {
-        let ids: BTreeSet<MessageId> = records.after(held).map(|(_, id)| id).collect();
-        ids.into_iter().filter_map(|id| app.message(id)).for_each(&mut look);
-    } else {
-        candidates(app, device).filter(|message| message.changed() > held).for_each(&mut look);
     }
     if bytes > limits.bytes_max {
         return inventory(world, app, device, held, limits);
@@ -245,6 +268,35 @@ fn delta(
     } else {
         Outcome::Nothing
     }
+}
+
+/// The messages that changed after `held`, or those of them that any retained revision may address to the device.
+fn changed<'a>(
+    app: &'a App,
+    device: &DeviceRow,
+    held: Seq,
+    index_worth: usize,
+) -> Vec<&'a Message> {
+    let records = app.records();
+    if records.count_after(held) == 0 {
+        // The common case: nothing changed for anybody.
+        Vec::new()
+    } else if records.after(held).take(index_worth).count() < index_worth {
+        let ids: BTreeSet<MessageId> = records.after(held).map(|(_, id)| id).collect();
+        ids.into_iter().filter_map(|id| app.message(id)).collect()
+    } else {
+        candidates(app, device).filter(|message| message.changed() > held).collect()
+    }
+}
+
+/// The digest of what is volatile in H(w): while it stays, no tick concerns the device.
+pub fn volatile_digest(world: &World, device: &DeviceRow) -> u64 {
+    let Some(app) = world.app(device.app) else { return 0 };
+    let shares = app.volatile(device).filter_map(|message| {
+        let tag = message.present().addresses(device, world.clock())?;
+        Some(share(message.row().id, tag))
+    });
+    shares.fold(0, u64::wrapping_add)
 }
 
 /// Bodies by id, each judged again for this device.
@@ -264,7 +316,10 @@ pub fn fetch(
     let (mut messages, mut gone) = (Vec::new(), Vec::new());
     let mut bytes = 0;
     for id in ids {
-        match app.and_then(|app| app.message(*id)).and_then(|message| wire(message, device)) {
+        match app
+            .and_then(|app| app.message(*id))
+            .and_then(|message| wire(message, device, world.clock()))
+        {
             None => gone.push(*id),
             Some(body) => {
                 bytes += body.len();
@@ -276,8 +331,11 @@ pub fn fetch(
         }
     }
     let here = world.position();
-    let digest = cursor.digest.filter(|_| cursor.held == Some(here));
-    Fetched::Bodies { messages, gone, cursor: Cursor { floor: Some(here), digest, ..*cursor } }
+    // What came from another world need not be what stood in the inventory.
+    let same = cursor.held == Some(here);
+    let (digest, volatile) = (cursor.digest.filter(|_| same), cursor.volatile.filter(|_| same));
+    let cursor = Cursor { floor: Some(here), digest, volatile, ..*cursor };
+    Fetched::Bodies { messages, gone, cursor }
 }
 
 /// The cursor that goes with the answer to a write committed at `committed`: its floor raised, and nothing else.

@@ -8,10 +8,10 @@ use crate::assemble::{StagedAudiences, StagedMessages, assemble};
 use crate::partition::Slice;
 use crate::pmap::{PMap, mix};
 use crate::usage::{self, Usage};
-use crate::view::{App, ApplyError};
+use crate::view::{App, ApplyError, not_before};
 use crate::{
     AppId, AppRow, AttributeId, AttributeRow, AudienceRecord, Change, DeviceId, DeviceRow, GroupId,
-    GroupRow, Lineage, MessageRow, Partition, RevisionRecord, Row, Seq, ShardId, World,
+    GroupRow, Lineage, MessageRow, Millis, Partition, RevisionRecord, Row, Seq, ShardId, World,
 };
 
 /// Rows of a shard that are not yet a world. Devices, which are many, go straight to the map that the world will have;
@@ -19,6 +19,7 @@ use crate::{
 #[derive(Debug)]
 pub struct WorldBuilder {
     shard: ShardId,
+    clock: Millis,
     apps: BTreeMap<AppId, Staged>,
     fault: Option<ApplyError>,
 }
@@ -66,12 +67,21 @@ pub(crate) struct Devices {
 
 impl Devices {
     fn put(&mut self, row: Arc<DeviceRow>) {
+        let before = self.rows.get(row.id);
+        let row = not_before(row, before);
         self.usage.add(&usage::of_device(&row));
         for group in &row.groups {
             *self.members.entry(*group).or_default() += 1;
         }
         if let Some(before) = self.rows.insert(row.id, row) {
             self.forget(&before);
+        }
+    }
+
+    fn see(&mut self, id: DeviceId, at: Millis) {
+        if let Some(row) = self.rows.get(id).filter(|row| row.last_seen < at) {
+            let row = DeviceRow { last_seen: at, ..DeviceRow::clone(row) };
+            self.rows.insert(id, Arc::new(row));
         }
     }
 
@@ -93,7 +103,7 @@ impl Devices {
 
 impl WorldBuilder {
     pub fn new(shard: ShardId) -> WorldBuilder {
-        WorldBuilder { shard, apps: BTreeMap::new(), fault: None }
+        WorldBuilder { shard, clock: Millis::ZERO, apps: BTreeMap::new(), fault: None }
     }
 
     /// The RAM that the rows take, about: messages count by their bytes alone, for they are not parsed yet.
@@ -134,6 +144,7 @@ impl WorldBuilder {
                     app.message_bytes -= usage::of_staged(&before);
                 }
             }
+            Row::Clock { at } => self.clock = self.clock.max(at),
         }
     }
 
@@ -183,6 +194,11 @@ impl WorldBuilder {
                 }
             }
             Change::AudienceGone { app, id } => drop(self.app(*app).audiences.remove(id)),
+            Change::Seen { app, at, devices } => {
+                let known = &mut self.app(*app).devices;
+                devices.iter().for_each(|id| known.see(*id, *at));
+            }
+            Change::Clock { at } => self.clock = self.clock.max(*at),
             // `finish` purges to its horizon.
             Change::Purge { .. } => {}
         }
@@ -190,6 +206,9 @@ impl WorldBuilder {
 
     /// Drops the rows of one partition.
     pub fn forget(&mut self, partition: Partition) {
+        if let Slice::Schema = partition.slice() {
+            self.clock = Millis::ZERO;
+        }
         for app in self.apps.values_mut() {
             match partition.slice() {
                 Slice::Schema => {
@@ -230,7 +249,7 @@ impl WorldBuilder {
                 apps.insert(id, Arc::new(app));
             }
         }
-        Ok(World::assembled(self.shard, lineage, seq, horizon, apps))
+        Ok(World::assembled(self.shard, lineage, seq, horizon, self.clock, apps))
     }
 }
 

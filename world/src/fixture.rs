@@ -13,6 +13,7 @@ use crate::{
     World,
 };
 
+pub(crate) const HOUR: u64 = 60 * 60 * 1000;
 pub(crate) const APP: AppId = AppId::new(0xa1);
 pub(crate) const COUNTRY: AttributeId = AttributeId::new(0xb1);
 pub(crate) const AGE: AttributeId = AttributeId::new(0xb2);
@@ -68,6 +69,7 @@ pub(crate) fn device(id: u64, groups: &[u64], country: Option<&str>, age: Option
         attributes: country.into_iter().chain(age).collect(),
         groups: groups.iter().map(|id| GroupId::new(*id)).collect(),
         private: None,
+        last_seen: Millis::ZERO,
     }))
 }
 
@@ -157,7 +159,7 @@ pub(crate) fn told(world: &World) -> Vec<String> {
     for app in world.apps() {
         for message in app.messages_after(None) {
             for revision in message.revisions() {
-                let tags = app.devices().map(|device| revision.addresses(device));
+                let tags = app.devices().map(|device| revision.addresses(device, world.clock()));
                 let (id, from) = (message.row().id, revision.from());
                 let active = revision.is_active();
                 told.push(format!("{id} {from} {active} {:?}", tags.collect::<Vec<_>>()));
@@ -193,7 +195,12 @@ pub(crate) fn random_change(random: &mut Random, world: &World) -> Change {
         let live: Vec<u64> = live.map(|message| message.row().id.get()).collect();
         (!live.is_empty()).then(|| live[random.below(live.len() as u64) as usize])
     };
-    match random.below(13) {
+    match random.below(16) {
+        13 => Change::Clock { at: Millis(random.below(100) * HOUR) },
+        14 | 15 => {
+            let devices = (0..4).map(|_| DeviceId::new(random.below(12))).collect();
+            Change::Seen { app: APP, at: Millis(random.below(100) * HOUR), devices }
+        }
         0 => Change::DeviceGone { app: APP, id: DeviceId::new(random.below(12)) },
         1 => purge(world.seq().get().saturating_sub(random.below(40))),
         2..5 => {
@@ -269,8 +276,10 @@ pub(crate) fn random_expression(random: &mut Random) -> String {
 /// In stored form; it may use these audiences.
 fn random_text(random: &mut Random, audiences: &[u64]) -> String {
     let atom = |random: &mut Random| {
-        let atom = match random.below(if audiences.is_empty() { 6 } else { 10 }) {
-            6.. => at(audiences[random.below(audiences.len() as u64) as usize]),
+        let atom = match random.below(if audiences.is_empty() { 8 } else { 12 }) {
+            8.. => at(audiences[random.below(audiences.len() as u64) as usize]),
+            4 => "last_seen within 5h".to_owned(),
+            5 => "user in (\"u\", \"v\") or device(\"0000000000000001\")".to_owned(),
             0 => "all".to_owned(),
             1 => format!(":{COUNTRY} == \"KE\""),
             2 => format!(":{COUNTRY} in (\"KE\", \"SE\")"),

@@ -3,6 +3,7 @@
 //! Random ids are 64 bits and never given twice; they are names, not credentials. Attribute, group and audience
 //! ids come from `expr`, which resolves names to them.
 
+use carillon_expr::Time;
 use serde::{Deserialize, Serialize};
 
 pub use carillon_expr::{AttributeId, AudienceId, GroupId};
@@ -99,6 +100,8 @@ impl std::fmt::Display for Seq {
 pub struct Millis(pub u64);
 
 impl Millis {
+    pub const ZERO: Millis = Millis(0);
+
     #[must_use]
     pub const fn plus(self, millis: u64) -> Millis {
         Millis(self.0.saturating_add(millis))
@@ -114,5 +117,14 @@ impl Millis {
     #[must_use]
     pub const fn of_hour(hour: u32) -> Millis {
         Millis(hour as u64 * 60 * 60 * 1000)
+    }
+
+    /// As expressions know it; `None` beyond the year 9999.
+    pub fn to_time(self) -> Option<Time> {
+        Time::from_ms(i64::try_from(self.0).ok()?)
+    }
+
+    pub(crate) fn is_zero(&self) -> bool {
+        self.0 == 0
     }
 }

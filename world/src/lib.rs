@@ -25,7 +25,9 @@ mod fixture;
 #[cfg(test)]
 mod golden;
 
-pub use answer::{AnswerLimits, Cursor, Fetched, News, Outcome, fetch, poll, raise_floor};
+pub use answer::{
+    AnswerLimits, Cursor, Fetched, News, Outcome, fetch, poll, raise_floor, volatile_digest,
+};
 pub use audience::{Audience, AudienceRevision};
 pub use builder::WorldBuilder;
 pub use ids::{AppId, AttributeId, AudienceId, DeviceId, GroupId, MessageId, Millis, Seq, ShardId};

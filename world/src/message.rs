@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use carillon_expr::{Context, Expression, Limits, Schema, Term, Terms};
+use carillon_expr::{Context, Expression, Limits, Schema, Term, Terms, visit_terms};
 
 use crate::pmap::PMap;
 use crate::usage;
 use crate::view::ApplyError;
-use crate::{AudienceId, DeviceRow, MessageId, MessageRow, MessageState, RevisionRecord, Seq, Tag};
+use crate::{
+    AudienceId, DeviceRow, MessageId, MessageRow, MessageState, Millis, RevisionRecord, Seq, Tag,
+};
 
 /// What a message said from a seq on: enough to know who had what at its time.
 #[derive(Clone, Debug)]
@@ -22,7 +24,8 @@ pub struct Revision {
     to: Expression,
     variants: Arc<[Head]>,
     /// Names the message, for samples without a salt.
-    context: Context,
+    message: MessageId,
+    is_volatile: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -54,6 +57,8 @@ impl Revision {
         }
         let to = parse(&record.to)?;
         let to_text = record.to.clone();
+        let selectors = variants.iter().filter_map(|head| head.selector.as_ref());
+        let is_volatile = to.is_volatile() || selectors.clone().any(|(_, of)| of.is_volatile());
         Ok(Revision {
             from: record.from,
             own: record.from,
@@ -61,7 +66,8 @@ impl Revision {
             to_text,
             to,
             variants: variants.into(),
-            context: Context { message: Some(id.get()), ..Context::default() },
+            message: id,
+            is_volatile,
         })
     }
 
@@ -103,18 +109,47 @@ impl Revision {
         self.active
     }
 
-    /// The tag that `device` has by this revision; `None` if it has nothing of it.
-    pub fn addresses(&self, device: &DeviceRow) -> Option<Tag> {
-        self.variant(device).map(|variant| self.variants[variant].tag)
+    /// Whether what a device has of it can change with the clock, or with when the device was seen.
+    pub fn is_volatile(&self) -> bool {
+        self.is_volatile
+    }
+
+    /// The tag that `device` has by this revision at `clock`; `None` if it has nothing of it.
+    pub fn addresses(&self, device: &DeviceRow, clock: Millis) -> Option<Tag> {
+        self.variant(device, clock).map(|variant| self.variants[variant].tag)
     }
 
     /// Which variant `device` has: the first that fits.
-    pub(crate) fn variant(&self, device: &DeviceRow) -> Option<usize> {
-        if !self.active || !self.to.matches_in(device, &self.context) {
+    pub(crate) fn variant(&self, device: &DeviceRow, clock: Millis) -> Option<usize> {
+        let context = Context { now: clock.to_time(), message: Some(self.message.get()) };
+        if !self.active || !self.to.matches_in(device, &context) {
             return None;
         }
-        let fits = |of: &Expression| of.matches_in(device, &self.context);
+        let fits = |of: &Expression| of.matches_in(device, &context);
         self.variants.iter().position(|head| head.selector.as_ref().is_none_or(|(_, of)| fits(of)))
+    }
+
+    /// Whether it may be addressed to the device, as far as nothing volatile is looked at.
+    pub(crate) fn may_address(&self, device: &DeviceRow) -> bool {
+        let terms = match self.to.terms() {
+            Terms::Any(terms) => terms,
+            Terms::Everyone => return self.active,
+            Terms::Nobody => return false,
+        };
+        let mut found = false;
+        let (attributes, groups) = (&device.attributes, &device.groups);
+        visit_terms(device.id.get(), device.user.as_ref(), attributes, groups, &mut |term| {
+            found |= terms.binary_search(term).is_ok();
+        });
+        self.active && found
+    }
+
+    /// The tags that a device may have by this revision, each once.
+    pub(crate) fn tags(&self) -> Vec<Tag> {
+        let mut tags: Vec<Tag> = self.variants.iter().map(|head| head.tag).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        tags
     }
 
     /// What lies behind it, by the formula of [`usage`].
@@ -175,6 +210,11 @@ impl Message {
         if self.is_live() { self.present().audiences() } else { Vec::new() }
     }
 
+    /// Whether who has it changes, or will when it starts, with the clock or with when devices were seen.
+    pub fn is_volatile(&self) -> bool {
+        self.is_live() && self.present().is_volatile
+    }
+
     /// The seq of the last change.
     pub fn changed(&self) -> Seq {
         self.present().from
@@ -231,8 +271,9 @@ impl Message {
     }
 }
 
-/// From a device's terms to the messages that any retained revision may address to it: a superset, which the caller
-/// evaluates. So a poll looks at what may match and at nothing else.
+/// From a device's terms to the messages that may be addressed to it: a superset, which the caller evaluates. So a poll
+/// looks at what may match and at nothing else. An app has two: of what any retained revision may address, and of what
+/// is active and volatile.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Index {
     /// By the hash of a term; two terms that share one cost an evaluation each.
@@ -249,43 +290,48 @@ fn hash(term: &Term) -> u64 {
     hasher.finish()
 }
 
-/// Where a message stands in the index. Sorted, without repeats.
+/// Where a message stands in an index. Sorted, without repeats.
 #[derive(PartialEq)]
-struct Places {
+pub(crate) struct Places {
     terms: Vec<u64>,
     everyone: bool,
 }
 
 impl Places {
+    /// By all its revisions.
+    pub(crate) fn retained(message: Option<&Message>) -> Places {
+        Places::of(message.iter().flat_map(|message| &message.revisions))
+    }
+
+    /// By its present revision, if that is active and volatile.
+    pub(crate) fn volatile(message: Option<&Message>) -> Places {
+        let present = message.map(Message::present);
+        Places::of(present.filter(|revision| revision.active && revision.is_volatile))
+    }
+
+    fn of<'a>(revisions: impl IntoIterator<Item = &'a Revision>) -> Places {
+        let mut places = Places { terms: Vec::new(), everyone: false };
+        for revision in revisions {
+            match revision.to.terms() {
+                Terms::Any(terms) => places.terms.extend(terms.iter().map(hash)),
+                Terms::Everyone => places.everyone = true,
+                Terms::Nobody => {}
+            }
+        }
+        places.terms.sort_unstable();
+        places.terms.dedup();
+        places
+    }
+
     /// In how many lists of the index the message stands.
     fn entries(&self) -> usize {
         self.terms.len() + usize::from(self.everyone)
     }
 }
 
-fn places(message: Option<&Message>) -> Places {
-    let mut places = Places { terms: Vec::new(), everyone: false };
-    for revision in message.iter().flat_map(|message| &message.revisions) {
-        match revision.to.terms() {
-            Terms::Any(terms) => places.terms.extend(terms.iter().map(hash)),
-            Terms::Everyone => places.everyone = true,
-            Terms::Nobody => {}
-        }
-    }
-    places.terms.sort_unstable();
-    places.terms.dedup();
-    places
-}
-
 impl Index {
-    /// Moves a message from where `before` stood to where `after` stands.
-    pub(crate) fn replace(
-        &mut self,
-        id: MessageId,
-        before: Option<&Message>,
-        after: Option<&Message>,
-    ) {
-        let (old, new) = (places(before), places(after));
+    /// Moves a message from one set of places to another.
+    pub(crate) fn replace(&mut self, id: MessageId, old: &Places, new: &Places) {
         if old == new {
             return;
         }
@@ -318,7 +364,7 @@ impl Index {
         let mut by_term: HashMap<u64, Vec<MessageId>> = HashMap::new();
         let mut everyone = Vec::new();
         for Shrunk { id, before, after } in shrunk {
-            let (old, new) = (places(Some(before)), places(after.as_deref()));
+            let (old, new) = (Places::retained(Some(before)), Places::retained(after.as_deref()));
             self.postings = self.postings + new.entries() - old.entries();
             let left = old.terms.iter().filter(|term| new.terms.binary_search(term).is_err());
             left.for_each(|term| by_term.entry(*term).or_default().push(*id));
@@ -338,6 +384,10 @@ impl Index {
         drop_all_from(&mut self.everyone, &mut everyone);
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.postings == 0
+    }
+
     /// By the formula of [`usage`].
     pub(crate) fn bytes(&self) -> u64 {
         self.by_term.len() as u64 * usage::INDEX_TERM + self.postings as u64 * usage::INDEX_POSTING
@@ -351,7 +401,7 @@ impl Index {
             + postings as u64 * usage::INDEX_POSTING
     }
 
-    /// All messages that may be addressed to `device` by any retained revision. Sorted, without repeats.
+    /// All messages of the index that may be addressed to `device`. Sorted, without repeats.
     pub(crate) fn candidates(&self, device: &DeviceRow) -> Vec<MessageId> {
         let mut ids = Vec::clone(&self.everyone);
         let mut take = |term: &Term| {
@@ -359,12 +409,9 @@ impl Index {
                 ids.extend_from_slice(list);
             }
         };
-        for group in &device.groups {
-            take(&Term::Group(*group));
-        }
-        for (attribute, value) in &device.attributes {
-            take(&Term::Has(*attribute));
-            take(&Term::Equals(*attribute, value.clone()));
+        if !self.by_term.is_empty() {
+            let (attributes, groups) = (&device.attributes, &device.groups);
+            visit_terms(device.id.get(), device.user.as_ref(), attributes, groups, &mut take);
         }
         ids.sort_unstable();
         ids.dedup();

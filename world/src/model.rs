@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use carillon_expr::{Type, Value};
+use carillon_expr::{Time, Type, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AppId, AttributeId, AudienceId, DeviceId, GroupId, MessageId, Millis, Seq};
@@ -122,6 +122,14 @@ pub struct DeviceRow {
     /// Only at central and in the store; `None` everywhere else.
     #[serde(skip)]
     pub private: Option<Box<DevicePrivate>>,
+    /// The hour in which the device was last reported as seen, by its beginning; 0 if it never was. It moves no `p`, and
+    /// only [`Change::Seen`] raises it: a row that says less leaves what is known.
+    #[serde(default = "never", skip_serializing_if = "Millis::is_zero")]
+    pub last_seen: Millis,
+}
+
+fn never() -> Millis {
+    Millis::ZERO
 }
 
 impl DeviceRow {
@@ -149,6 +157,10 @@ impl carillon_expr::Profile for DeviceRow {
 
     fn user(&self) -> Option<&str> {
         self.user.as_deref()
+    }
+
+    fn last_seen(&self) -> Option<Time> {
+        if self.last_seen.is_zero() { None } else { self.last_seen.to_time() }
     }
 }
 
@@ -339,6 +351,17 @@ pub enum Change {
         app: AppId,
         id: AudienceId,
     },
+    /// Devices came by in the hour that begins at `at`. At most [`SEEN_DEVICES_MAX`](crate::SEEN_DEVICES_MAX); one that
+    /// is not known, or was seen later, stays as it is.
+    Seen {
+        app: AppId,
+        at: Millis,
+        devices: Vec<DeviceId>,
+    },
+    /// The committed clock, by which volatile expressions are judged, is at least at `at`.
+    Clock {
+        at: Millis,
+    },
 }
 
 /// What one transaction committed. Not empty.
@@ -377,5 +400,9 @@ pub enum Row {
     Audience {
         row: Arc<AudienceRow>,
         records: Vec<AudienceRecord>,
+    },
+    /// The committed clock, where it ever ran.
+    Clock {
+        at: Millis,
     },
 }

@@ -11,7 +11,8 @@ const DEVICE_BITS: u32 = 10;
 const MESSAGES_FROM: u16 = 1;
 const DEVICES_FROM: u16 = MESSAGES_FROM + (1 << MESSAGE_BITS);
 
-/// 0 holds apps, attributes, groups and audiences; then come 256 partitions of messages, then 1,024 of devices.
+/// 0 holds the clock, apps, attributes, groups and audiences; then come 256 partitions of messages, then 1,024 of
+/// devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Partition(u16);
 
@@ -41,7 +42,7 @@ impl Partition {
         Partition(MESSAGES_FROM + (mix(id.bits()) >> (64 - MESSAGE_BITS)) as u16)
     }
 
-    fn of_device(id: impl Key) -> Partition {
+    pub(crate) fn of_device(id: impl Key) -> Partition {
         Partition(DEVICES_FROM + (mix(id.bits()) >> (64 - DEVICE_BITS)) as u16)
     }
 
@@ -59,7 +60,11 @@ impl Partition {
 impl Row {
     pub fn partition(&self) -> Partition {
         match self {
-            Row::App(_) | Row::Attribute(_) | Row::Group(_) | Row::Audience { .. } => Partition(0),
+            Row::App(_)
+            | Row::Attribute(_)
+            | Row::Group(_)
+            | Row::Audience { .. }
+            | Row::Clock { .. } => Partition(0),
             Row::Message { row, .. } => Partition::of_message(row.id),
             Row::Device(row) => Partition::of_device(row.id),
         }
@@ -67,7 +72,7 @@ impl Row {
 }
 
 impl Change {
-    /// The app that it is about; `None` if it concerns all.
+    /// The app that it is about; `None` if it is about none in particular.
     pub(crate) fn app(&self) -> Option<AppId> {
         Some(match self {
             Change::App(row) => row.id,
@@ -80,12 +85,13 @@ impl Change {
             | Change::GroupGone { app, .. }
             | Change::DeviceGone { app, .. }
             | Change::MessageState { app, .. }
-            | Change::AudienceGone { app, .. } => *app,
-            Change::Purge { .. } => return None,
+            | Change::AudienceGone { app, .. }
+            | Change::Seen { app, .. } => *app,
+            Change::Purge { .. } | Change::Clock { .. } => return None,
         })
     }
 
-    /// `None` if it concerns them all.
+    /// `None` if it concerns several.
     pub fn partition(&self) -> Option<Partition> {
         Some(match self {
             Change::App(_)
@@ -94,12 +100,13 @@ impl Change {
             | Change::Group(_)
             | Change::GroupGone { .. }
             | Change::Audience(_)
-            | Change::AudienceGone { .. } => Partition(0),
+            | Change::AudienceGone { .. }
+            | Change::Clock { .. } => Partition(0),
             Change::Message(row) => Partition::of_message(row.id),
             Change::MessageState { id, .. } => Partition::of_message(*id),
             Change::Device(row) => Partition::of_device(row.id),
             Change::DeviceGone { id, .. } => Partition::of_device(*id),
-            Change::Purge { .. } => return None,
+            Change::Purge { .. } | Change::Seen { .. } => return None,
         })
     }
 }

@@ -36,7 +36,9 @@
 //!   `c`. So the stamp is never below `c`, and no change between stamp and cursor is missed.
 //! * The edge applies a change to a partition only if its seq is beyond that partition's stamp (so nothing is applied
 //!   twice where the world was ahead of the log) and only if it holds that partition (the others will come with
-//!   later stamps). A purge concerns all partitions; it is idempotent, so it is applied whatever the stamps.
+//!   later stamps). A purge concerns all partitions; it is idempotent, so it is applied whatever the stamps. A report
+//!   of devices seen concerns the partitions of its devices, each by its own stamp. The clock is a row of the first
+//!   partition, so that a world has the clock of its seq and no other.
 //! * A partition that is too large for one chunk goes in parts, read at once, with no batch in between.
 //! * All partitions there, and `c` not below any stamp: the shard is whole at `c`, and served.
 //! * After a reconnect the edge names the seq of each partition that it holds. Those from which the log can be

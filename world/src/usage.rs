@@ -139,7 +139,7 @@ fn opt_text(of: Option<&Arc<str>>) -> u64 {
 
 /// An app without anything in it: its row, its maps and their empty roots.
 pub(crate) fn of_app(row: &AppRow) -> Usage {
-    const ROOTS: u64 = 15;
+    const ROOTS: u64 = 17;
     let row = shared(size_of::<AppRow>()) + text(&row.name) + text(&row.publishable_key);
     let declarations = row + shared(size_of::<App>()) + trie_entry(8) + ROOTS * shared(24);
     Usage { declarations, ..Usage::ZERO }
@@ -323,6 +323,9 @@ mod tests {
                 for app in world.apps() {
                     let live = app.messages_after(None).filter(|m| m.is_live()).count();
                     assert_eq!(app.live_messages(), live as u64, "seed {seed} step {step}");
+                    let volatile = app.messages_after(None).filter(|m| m.is_volatile()).count();
+                    assert_eq!(app.volatile_messages(), volatile as u64, "seed {seed} step {step}");
+                    assert_eq!(world.follows_clock(), volatile > 0, "one app");
                 }
             }
             let mut builder = WorldBuilder::new(ShardId::FIRST);

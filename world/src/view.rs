@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 use crate::audience::{self, Audience, Audiences};
 use crate::builder::Devices;
 use crate::group_names::GroupNames;
-use crate::message::{Index, Message, Records, Revision, Shrunk};
+use crate::message::{Index, Message, Places, Records, Revision, Shrunk};
 use crate::partition::Slice;
 use crate::pmap::PMap;
 use crate::usage::{self, Usage};
 use crate::{
     AppId, AppRow, AttributeId, AttributeRow, AudienceId, AudienceRow, Batch, Change, DeviceId,
-    DeviceRow, GroupId, GroupRow, Judgement, Lineage, MessageId, Partition, Position,
+    DeviceRow, GroupId, GroupRow, Judgement, Lineage, MessageId, Millis, Partition, Position,
     RevisionRecord, Row, Seq, ShardId,
 };
 
@@ -63,6 +63,10 @@ pub struct Applied {
     pub messages: Vec<MessageChange>,
     /// An app, attribute, group or audience changed.
     pub schema_changed: bool,
+    /// Reported as seen later than before.
+    pub seen: Vec<(AppId, DeviceId)>,
+    /// The committed clock moved.
+    pub ticked: bool,
 }
 
 /// A message that changed. It concerns a device if either side addresses it.
@@ -100,9 +104,13 @@ pub struct App {
     devices: PMap<DeviceId, Arc<DeviceRow>>,
     messages: PMap<MessageId, Arc<Message>>,
     index: Index,
+    /// Of the messages that are active and volatile.
+    volatile: Index,
     records: Records,
     /// Messages that are scheduled or active.
     live_messages: u64,
+    /// Those of them that are volatile.
+    volatile_messages: u64,
     /// Of everything but the audiences, the index and the records, which count for themselves.
     usage: Usage,
 }
@@ -121,8 +129,10 @@ impl App {
             devices: PMap::new(),
             messages: PMap::new(),
             index: Index::default(),
+            volatile: Index::default(),
             records: Records::default(),
             live_messages: 0,
+            volatile_messages: 0,
         }
     }
 
@@ -242,11 +252,16 @@ impl App {
         self.live_messages
     }
 
+    /// Messages that are scheduled or active, and whose recipients change with the clock or with when devices were seen.
+    pub fn volatile_messages(&self) -> u64 {
+        self.volatile_messages
+    }
+
     /// The RAM that the app takes.
     pub fn usage(&self) -> Usage {
         let mut usage = self.usage;
         usage.add(&self.audiences.usage());
-        usage.indexes += self.index.bytes();
+        usage.indexes += self.index.bytes() + self.volatile.bytes();
         usage.revisions += self.records.len() as u64 * usage::RECORD;
         usage
     }
@@ -259,7 +274,7 @@ impl App {
         self.devices.values().for_each(|row| usage.add(&usage::of_device(row)));
         self.messages.values().for_each(|message| usage.add(&usage::of_message(message)));
         usage.add(&self.audiences.surveyed());
-        usage.indexes += self.index.surveyed();
+        usage.indexes += self.index.surveyed() + self.volatile.surveyed();
         usage.revisions += self.records.after(Seq::ZERO).count() as u64 * usage::RECORD;
         usage
     }
@@ -291,6 +306,14 @@ impl App {
 
     pub(crate) fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// The messages that are active, volatile, and may be addressed to `device` at some time. By id. Costs nothing worth
+    /// mentioning where there are none.
+    pub(crate) fn volatile(&self, device: &DeviceRow) -> impl Iterator<Item = &Message> {
+        let none = self.volatile.is_empty();
+        let ids = if none { Vec::new() } else { self.volatile.candidates(device) };
+        ids.into_iter().filter_map(|id| self.message(id))
     }
 
     pub(crate) fn records(&self) -> &Records {
@@ -332,6 +355,8 @@ impl App {
     }
 
     pub(crate) fn put_device(&mut self, row: Arc<DeviceRow>) {
+        let before = self.devices.get(row.id);
+        let row = not_before(row, before);
         let before = self.devices.insert(row.id, row.clone());
         self.usage.add(&usage::of_device(&row));
         if let Some(before) = &before {
@@ -342,6 +367,14 @@ impl App {
         }
         self.count(before.iter().flat_map(|before| before.groups.iter()), false);
         self.count(row.groups.iter(), true);
+    }
+
+    /// Whether that was news. Costs no more and no less RAM.
+    fn see(&mut self, id: DeviceId, at: Millis) -> bool {
+        let Some(row) = self.devices.get(id).filter(|row| row.last_seen < at) else { return false };
+        let row = DeviceRow { last_seen: at, ..DeviceRow::clone(row) };
+        self.devices.insert(id, Arc::new(row));
+        true
     }
 
     pub(crate) fn drop_device(&mut self, id: DeviceId) {
@@ -429,7 +462,8 @@ impl App {
     fn replaced(&mut self, id: MessageId, before: Option<&Message>, after: Option<&Message>) {
         let used = |of: Option<&Message>| of.map_or_else(Vec::new, Message::live_audiences);
         self.audiences.moved(id, &used(before), &used(after));
-        self.index.replace(id, before, after);
+        self.index.replace(id, &Places::retained(before), &Places::retained(after));
+        self.volatile.replace(id, &Places::volatile(before), &Places::volatile(after));
         self.account(before, after);
     }
 
@@ -437,10 +471,12 @@ impl App {
         if let Some(after) = after {
             self.usage.add(&usage::of_message(after));
             self.live_messages += u64::from(after.is_live());
+            self.volatile_messages += u64::from(after.is_volatile());
         }
         if let Some(before) = before {
             self.usage.subtract(&usage::of_message(before));
             self.live_messages -= u64::from(before.is_live());
+            self.volatile_messages -= u64::from(before.is_volatile());
         }
     }
 
@@ -461,7 +497,8 @@ impl App {
     }
 
     /// Cost: the messages and audiences that changed up to `horizon`, and the lists of the index that those messages
-    /// stand in.
+    /// stand in. What is forgotten of a message that goes on is no present revision, and what goes is over: neither is
+    /// among the volatile.
     fn purge(&mut self, horizon: Seq) {
         self.audiences.purge(horizon);
         let mut shrunk = Vec::new();
@@ -476,6 +513,17 @@ impl App {
             shrunk.push(Shrunk { id, before, after });
         }
         self.index.shrink(&shrunk);
+    }
+}
+
+/// The row as it takes the place of `before`: nobody was ever seen earlier than is known.
+pub(crate) fn not_before(row: Arc<DeviceRow>, before: Option<&Arc<DeviceRow>>) -> Arc<DeviceRow> {
+    match before {
+        Some(before) if before.last_seen > row.last_seen => {
+            let row = DeviceRow { last_seen: before.last_seen, ..DeviceRow::clone(&row) };
+            Arc::new(row)
+        }
+        _ => row,
     }
 }
 
@@ -528,15 +576,18 @@ pub struct World {
     lineage: Arc<Lineage>,
     seq: Seq,
     horizon: Seq,
+    clock: Millis,
     apps: PMap<AppId, Arc<App>>,
     /// The sum over the apps.
     usage: Usage,
+    /// The same of [`App::volatile_messages`].
+    volatile_messages: u64,
 }
 
 impl World {
     /// A shard to which nothing has happened yet.
     pub fn empty(shard: ShardId, lineage: Lineage) -> World {
-        World::assembled(shard, lineage, Seq::ZERO, Seq::ZERO, PMap::new())
+        World::assembled(shard, lineage, Seq::ZERO, Seq::ZERO, Millis::ZERO, PMap::new())
     }
 
     pub(crate) fn assembled(
@@ -544,11 +595,14 @@ impl World {
         lineage: Lineage,
         seq: Seq,
         horizon: Seq,
+        clock: Millis,
         apps: PMap<AppId, Arc<App>>,
     ) -> World {
         let mut usage = Usage::ZERO;
         apps.values().for_each(|app| usage.add(&app.usage()));
-        World { shard, lineage: Arc::new(lineage), seq, horizon, apps, usage }
+        let volatile_messages = apps.values().map(|app| app.volatile_messages).sum();
+        let lineage = Arc::new(lineage);
+        World { shard, lineage, seq, horizon, clock, apps, usage, volatile_messages }
     }
 
     pub fn shard(&self) -> ShardId {
@@ -563,6 +617,17 @@ impl World {
     /// From here on every revision that was in force and every tombstone is known.
     pub fn horizon(&self) -> Seq {
         self.horizon
+    }
+
+    /// The committed clock, by which everything volatile is judged. It advances in ticks, and only while something
+    /// follows it; 0 before the first.
+    pub fn clock(&self) -> Millis {
+        self.clock
+    }
+
+    /// Whether a message that is scheduled or active is volatile, so that the clock has to run.
+    pub fn follows_clock(&self) -> bool {
+        self.volatile_messages > 0
     }
 
     pub fn lineage(&self) -> &Lineage {
@@ -623,6 +688,11 @@ impl World {
     /// The rows of one partition, by app in a stable order.
     pub fn partition_rows(&self, partition: Partition) -> Vec<Row> {
         let mut rows = Vec::new();
+        if let Slice::Schema = partition.slice()
+            && self.clock > Millis::ZERO
+        {
+            rows.push(Row::Clock { at: self.clock });
+        }
         for app in self.apps() {
             match partition.slice() {
                 Slice::Schema => {
@@ -659,11 +729,20 @@ impl World {
         }
         let mut applied = Applied::default();
         for (seq, change) in batch.numbered() {
-            let before = self.usage_of(change.app());
+            // A tick takes no RAM, and is no reason to add up what every app does.
+            let before = match change {
+                Change::Clock { .. } => None,
+                _ => Some(self.sums_of(change.app())),
+            };
             self.apply_one(seq, change, &mut applied)?;
             self.seq = seq;
-            self.usage.add(&self.usage_of(change.app()));
-            self.usage.subtract(&before);
+            if let Some((usage, volatile_messages)) = before {
+                let after = self.sums_of(change.app());
+                self.usage.add(&after.0);
+                self.usage.subtract(&usage);
+                self.volatile_messages += after.1;
+                self.volatile_messages -= volatile_messages;
+            }
         }
         Ok(applied)
     }
@@ -674,7 +753,14 @@ impl World {
         change: &Change,
         applied: &mut Applied,
     ) -> Result<(), ApplyError> {
-        applied.schema_changed |= change.partition().is_some_and(|partition| partition.get() == 0);
+        match change {
+            Change::App(_)
+            | Change::Attribute(_)
+            | Change::AttributeGone { .. }
+            | Change::Group(_)
+            | Change::GroupGone { .. } => applied.schema_changed = true,
+            _ => {}
+        }
         match change {
             Change::App(row) => match self.apps.get_mut(row.id) {
                 Some(app) => Arc::make_mut(app).put_row(row.clone()),
@@ -716,6 +802,15 @@ impl World {
                 applied.messages.extend(changes);
             }
             Change::AudienceGone { app, id } => self.app_mut(*app)?.audiences.remove(*id),
+            Change::Seen { app, at, devices } => {
+                let known = self.app_mut(*app)?;
+                let news = devices.iter().copied().filter(|id| known.see(*id, *at));
+                applied.seen.extend(news.map(|id| (*app, id)));
+            }
+            Change::Clock { at } => {
+                applied.ticked |= *at > self.clock;
+                self.clock = self.clock.max(*at);
+            }
             Change::Purge { horizon } => {
                 if *horizon > seq {
                     return Err(ApplyError::HorizonAhead { horizon: *horizon, seq });
@@ -732,14 +827,18 @@ impl World {
         Ok(())
     }
 
-    /// Of one app, or of all.
-    fn usage_of(&self, app: Option<AppId>) -> Usage {
+    /// The usage and the volatile messages of one app, or of all.
+    fn sums_of(&self, app: Option<AppId>) -> (Usage, u64) {
+        let of = |app: &App| (app.usage(), app.volatile_messages);
         match app {
-            Some(id) => self.app(id).map_or(Usage::ZERO, App::usage),
+            Some(id) => self.app(id).map_or((Usage::ZERO, 0), of),
             None => {
-                let mut usage = Usage::ZERO;
-                self.apps().for_each(|app| usage.add(&app.usage()));
-                usage
+                let (mut usage, mut volatile_messages) = (Usage::ZERO, 0);
+                for (more, messages) in self.apps().map(of) {
+                    usage.add(&more);
+                    volatile_messages += messages;
+                }
+                (usage, volatile_messages)
             }
         }
     }

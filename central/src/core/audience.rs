@@ -41,7 +41,7 @@ impl From<Problem> for Fault {
 ///
 /// # Errors
 /// `audience-breaks` if an expression that uses it would exceed its limits, `audience-reach` if more messages than may
-/// would use one audience.
+/// would use one audience, `too-many-volatile-messages` if more than may would look at the clock.
 pub fn tried(world: &World, budgets: &Budgets, row: &Arc<AudienceRow>) -> Result<World, Fault> {
     let mut trial = world.clone();
     let batch = Batch { first: row.from, changes: vec![Change::Audience(row.clone())] };
@@ -51,6 +51,8 @@ pub fn tried(world: &World, budgets: &Budgets, row: &Arc<AudienceRow>) -> Result
         if !broken.is_empty() {
             return Err(problem::audience_breaks(&broken).into());
         }
+        let volatile = after.volatile_messages().saturating_sub(before.volatile_messages());
+        budgets.allow_volatile(before, volatile)?;
         let uses = after.audience(row.id).map_or(&[][..], |of| of.expression().audiences());
         for id in uses.iter().chain([&row.id]) {
             let (had, has) =

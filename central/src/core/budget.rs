@@ -7,6 +7,7 @@ use carillon_expr::Limits;
 use carillon_world::{App, Quotas, Usage, World};
 
 use super::audience::AudienceLimits;
+use super::limits::VOLATILE_MESSAGES_MAX;
 use super::problem::{self, Problem};
 
 /// The bounds of a central.
@@ -19,6 +20,8 @@ pub struct Budgets {
     /// What an expression may cost. Those that are stored stay, whatever it was lowered to.
     pub expressions: Limits,
     pub audiences: AudienceLimits,
+    /// Volatile messages of an app that are scheduled or active: each is judged again at every tick.
+    pub volatile_messages_max: u64,
 }
 
 impl Default for Budgets {
@@ -28,6 +31,7 @@ impl Default for Budgets {
             quotas: QuotaLimits::default(),
             expressions: Limits::default(),
             audiences: AudienceLimits::default(),
+            volatile_messages_max: VOLATILE_MESSAGES_MAX,
         }
     }
 }
@@ -124,6 +128,23 @@ impl Budgets {
             return Ok(());
         }
         Err(problem::quota_exceeded(quota.name(), limit, used, more))
+    }
+
+    /// Whether so many more messages of the app may be volatile.
+    ///
+    /// # Errors
+    /// 403 `too-many-volatile-messages`
+    pub(crate) fn allow_volatile(&self, app: &App, more: u64) -> Result<(), Problem> {
+        let (used, limit) = (app.volatile_messages(), self.volatile_messages_max);
+        if more == 0 || used + more <= limit {
+            return Ok(());
+        }
+        let detail = format!(
+            "{used} messages of the app look at the clock or at `last_seen`, and {limit} may; see \
+             central.volatile_messages_max"
+        );
+        let (code, title) = ("too-many-volatile-messages", "Too many volatile messages");
+        Err(problem::problem(403, code, title, detail))
     }
 
     /// Whether nothing that one write puts can reach the bound.

@@ -55,7 +55,7 @@ pub(crate) fn decide(ledger: &mut Ledger, now: Millis, write: &Write) -> Decided
         }
         Write::RenameGroup { app, group, name } => apps::rename_group(ledger, *app, group, name),
         Write::DeleteGroup { app, group } => apps::delete_group(ledger, *app, group),
-        Write::PutAudience(put) => audiences::put(ledger, put),
+        Write::PutAudience(put) => audiences::put(ledger, now, put),
         Write::RenameAudience { app, audience, name, if_match } => {
             audiences::rename(ledger, *app, audience, name, *if_match)
         }

@@ -1,12 +1,12 @@
 //! Recipient expressions as callers write them.
 
 use carillon_expr::{AudienceId, Diagnostics, Expression, Limits, Schema};
+use carillon_world::{Millis, World};
 
 use super::problem::{self, Problem};
 
 /// # Errors
-/// All that is wrong with the text; or that it is volatile: what such an expression describes changes with the clock
-/// alone, and edges look at what is written alone.
+/// All that is wrong with the text.
 pub fn read(text: &str, schema: &dyn Schema, limits: &Limits) -> Result<Expression, Problem> {
     judge(text, Expression::parse(text, schema, limits))
 }
@@ -25,16 +25,14 @@ pub fn read_audience(
 }
 
 fn judge(text: &str, parsed: Result<Expression, Diagnostics>) -> Result<Expression, Problem> {
-    let expression = parsed.map_err(|errors| problem::bad_expression(text, &errors))?;
-    if expression.is_volatile() {
-        return Err(problem::problem(
-            422,
-            "volatile-expression",
-            "The expression looks at the clock",
-            "who is a recipient would change with the clock or with `last_seen`, which messages do not follow",
-        ));
-    }
-    Ok(expression)
+    parsed.map_err(|errors| problem::bad_expression(text, &errors))
+}
+
+/// The clock by which an expression is judged that is asked about at `now`. While the world's clock runs it is that,
+/// which is the edges'; while it stands nothing is judged by it, and `now` is what it will be brought up to when a
+/// message that looks at it is saved.
+pub fn clock(world: &World, now: Millis) -> Millis {
+    if world.follows_clock() { world.clock() } else { now.max(world.clock()) }
 }
 
 #[cfg(test)]
@@ -116,11 +114,5 @@ mod tests {
         assert_eq!(error["span"], serde_json::json!({"start": 13, "end": 19}));
         assert_eq!(error["span_utf16"], serde_json::json!({"start": 10, "end": 16}));
         assert_eq!((&error["line"], &error["column"]), (&1.into(), &10.into()));
-    }
-
-    #[test]
-    fn what_looks_at_the_clock_is_refused() {
-        let refused = read("last_seen within 7d", &Audiences::new(), &Limits::default());
-        assert_eq!(refused.unwrap_err().code, "volatile-expression");
     }
 }

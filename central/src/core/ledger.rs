@@ -7,8 +7,10 @@ use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use carillon_persist::{BatchUpkeep, ReceiptRow, SeenRow};
-use carillon_world::{ApplyError, Batch, Change, Epoch, Millis, Position, Seq, World};
+use carillon_persist::{BatchUpkeep, ReceiptRow};
+use carillon_world::{
+    ApplyError, Batch, Change, Epoch, MessageState, Millis, Position, Seq, World,
+};
 
 use super::budget::Budgets;
 use super::decide::Fault;
@@ -50,6 +52,8 @@ pub(crate) struct Draft {
     pub(crate) first: Seq,
     pub(crate) changes: Vec<Change>,
     pub(crate) bytes: usize,
+    /// Rows that the changes write.
+    pub(crate) rows: usize,
     pub(crate) keys: Vec<KeyRecord>,
     pub(crate) receipts: Vec<ReceiptRow>,
     pub(crate) upkeep: BatchUpkeep,
@@ -142,6 +146,7 @@ impl Ledger {
                 first: self.next_seq(),
                 changes: Vec::new(),
                 bytes: 0,
+                rows: 0,
                 keys: Vec::new(),
                 receipts: Vec::new(),
                 upkeep: BatchUpkeep::default(),
@@ -172,10 +177,11 @@ impl Ledger {
             return Ok(());
         }
         let bytes: usize = changes.iter().map(weight::of_change).sum();
+        let rows: usize = changes.iter().map(weight::rows_of_change).sum();
         let limits = self.limits;
         let open = self.open();
-        let full = open.changes.len() + changes.len() > limits.changes_max.get()
-            || open.bytes + bytes > limits.bytes_max;
+        let full =
+            open.rows + rows > limits.changes_max.get() || open.bytes + bytes > limits.bytes_max;
         if full && !open.changes.is_empty() {
             self.close();
         }
@@ -188,6 +194,7 @@ impl Ledger {
         }
         let open = self.open();
         open.bytes += bytes;
+        open.rows += rows;
         open.changes.extend(batch.changes);
         Ok(())
     }
@@ -207,22 +214,21 @@ impl Ledger {
         Ok(self.put(changes)?)
     }
 
+    /// What brings the committed clock up to date, for whatever is to be judged by it from then on.
+    pub(crate) fn clock(&self, now: Millis) -> Option<Change> {
+        (now > self.world().clock()).then_some(Change::Clock { at: now })
+    }
+
+    /// When the committed clock ticks next; `None` while nothing follows it.
+    pub(crate) fn next_clock(&self, tick: u64) -> Option<Millis> {
+        let world = self.world();
+        world.follows_clock().then(|| world.clock().plus(tick))
+    }
+
     /// Remembers a key and its answer with the changes that were put last.
     pub(crate) fn put_key(&mut self, record: KeyRecord) {
         self.keys.insert(record.clone());
         self.open().keys.push(record);
-    }
-
-    /// Remembers when devices were seen.
-    pub(crate) fn put_seen(&mut self, rows: Vec<SeenRow>) {
-        if rows.is_empty() {
-            return;
-        }
-        let held = self.open().upkeep.seen.len();
-        if held > 0 && held + rows.len() > self.limits.changes_max.get() {
-            self.close();
-        }
-        self.open().upkeep.seen.extend(rows);
     }
 
     /// The first batch is durable. Gives it back.
@@ -274,7 +280,10 @@ impl Ledger {
             let Some(message) = message else { continue };
             match super::schedule::transition(message.row(), now) {
                 Some(state) => {
-                    self.put(vec![Change::MessageState { app, id, state }])?;
+                    let starts = state == MessageState::Active && message.is_volatile();
+                    let mut changes = Vec::from_iter(self.clock(now).filter(|_| starts));
+                    changes.push(Change::MessageState { app, id, state });
+                    self.put(changes)?;
                     count += 1;
                 }
                 None => self.schedule.note(message.row()),

@@ -1,44 +1,29 @@
-//! When each device was last seen, to the hour.
+//! Which devices nobody misses.
 //!
-//! Edges report it in batches, it goes to the store beside the changes, and it decides one thing: which devices nobody
-//! misses. Losing a report is harmless, forgetting a device that is used is not; so whatever is uncertain counts as
-//! seen.
+//! Edges report which devices they saw, and each device's row has the hour of the last report. Losing a report is
+//! harmless, forgetting a device that is used is not; so whatever is uncertain counts as seen.
 
-use std::collections::HashMap;
+use carillon_persist::Kept;
+use carillon_world::{DeviceRow, Millis};
 
-use carillon_persist::{Kept, SeenRow};
-use carillon_world::{AppId, DeviceId, DeviceRow, Millis};
-
-const DAY: u64 = 24 * 60 * 60 * 1000;
+const HOUR: u64 = 60 * 60 * 1000;
+const DAY: u64 = 24 * HOUR;
 /// After an outage devices get this long to come back, in ms, or the whole time for which one is kept, if that is less.
 const GRACE: u64 = 7 * DAY;
 /// So long without a commit counts as an outage, in ms: reports of devices seen are commits, too.
 const OUTAGE: u64 = DAY;
 
-/// About 24 bytes a device that was ever seen.
 #[derive(Debug)]
-pub struct LastSeen {
-    apps: HashMap<AppId, HashMap<DeviceId, u32>>,
+pub(crate) struct LastSeen {
     /// Every device counts as seen then: before, nobody looked.
     since: Millis,
 }
 
-impl Default for LastSeen {
-    fn default() -> LastSeen {
-        LastSeen { apps: HashMap::new(), since: Millis(0) }
-    }
-}
-
 impl LastSeen {
-    /// Takes what the store has.
-    pub fn insert(&mut self, row: SeenRow) {
-        self.note(row.app, row.device, row.hour);
-    }
-
-    /// Takes over what was decided at earlier openings, at `now`. Gives the time since when devices are looked at, if
-    /// the store has to be told.
-    pub(crate) fn open(&mut self, kept: &Kept, ttl: Option<u64>, now: Millis) -> Option<Millis> {
-        self.since = match kept.seen_since {
+    /// Takes over what was decided at earlier openings, at `now`, and the time since when devices are looked at, if the
+    /// store has to be told.
+    pub(crate) fn open(kept: &Kept, ttl: Option<u64>, now: Millis) -> (LastSeen, Option<Millis>) {
+        let since = match kept.seen_since {
             // The first opening that looks.
             None => now,
             Some(since) => {
@@ -48,45 +33,28 @@ impl LastSeen {
                 if away { since.max(spared) } else { since }
             }
         };
-        (kept.seen_since != Some(self.since)).then_some(self.since)
-    }
-
-    /// Whether it is news.
-    pub(crate) fn note(&mut self, app: AppId, device: DeviceId, hour: u32) -> bool {
-        let known = self.apps.entry(app).or_default().entry(device).or_insert(0);
-        let later = hour > *known;
-        *known = hour.max(*known);
-        later
-    }
-
-    pub(crate) fn forget(&mut self, app: AppId, device: DeviceId) {
-        if let Some(devices) = self.apps.get_mut(&app) {
-            devices.remove(&device);
-        }
+        (LastSeen { since }, (kept.seen_since != Some(since)).then_some(since))
     }
 
     /// The last moment at which the device may have been seen.
     pub(crate) fn last(&self, row: &DeviceRow) -> Millis {
-        let hour = self.apps.get(&row.app).and_then(|devices| devices.get(&row.id));
+        let never = row.last_seen == Millis::ZERO;
         // The end of the hour.
-        let seen = hour.map_or(Millis(0), |hour| Millis::of_hour(hour.saturating_add(1)));
+        let seen = if never { Millis::ZERO } else { row.last_seen.plus(HOUR) };
         seen.max(row.created_at).max(self.since)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use carillon_world::Seq;
+    use carillon_world::{AppId, DeviceId, Seq};
 
     use super::*;
 
-    const APP: AppId = AppId::new(1);
-    const HOUR: u64 = 60 * 60 * 1000;
-
-    fn row(device: u64, created_at: u64) -> DeviceRow {
+    fn row(last_seen: u64, created_at: u64) -> DeviceRow {
         DeviceRow {
-            id: DeviceId::new(device),
-            app: APP,
+            id: DeviceId::new(7),
+            app: AppId::new(1),
             generation: Seq::new(1),
             p: Seq::new(1),
             created_at: Millis(created_at),
@@ -94,22 +62,26 @@ mod tests {
             attributes: Box::default(),
             groups: Box::default(),
             private: None,
+            last_seen: Millis(last_seen),
         }
     }
 
     #[test]
     fn a_device_was_seen_when_it_was_made_reported_or_nobody_looked_whichever_is_last() {
-        let mut seen = LastSeen::default();
-        assert_eq!(seen.last(&row(7, 5)), Millis(5));
-        assert!(seen.note(APP, DeviceId::new(7), 3));
-        assert!(!seen.note(APP, DeviceId::new(7), 3) && !seen.note(APP, DeviceId::new(7), 2));
-        assert_eq!(seen.last(&row(7, 5)), Millis(4 * HOUR), "perhaps at the end of the hour");
-        assert_eq!(seen.last(&row(7, 9 * HOUR)), Millis(9 * HOUR));
-        let kept = Kept { seen_since: Some(Millis(50 * HOUR)), ..Kept::default() };
-        assert_eq!(seen.open(&kept, None, Millis(51 * HOUR)), None);
-        assert_eq!(seen.last(&row(7, 5)), Millis(50 * HOUR));
-        seen.forget(APP, DeviceId::new(7));
-        assert!(seen.note(APP, DeviceId::new(7), 1));
+        let open = |since| {
+            let kept = Kept { seen_since: Some(Millis(since)), ..Kept::default() };
+            LastSeen::open(&kept, None, Millis(51 * HOUR))
+        };
+        let (seen, told) = open(1);
+        assert_eq!(told, None);
+        assert_eq!(seen.last(&row(0, 5)), Millis(5));
+        assert_eq!(
+            seen.last(&row(3 * HOUR, 5)),
+            Millis(4 * HOUR),
+            "perhaps at the end of the hour"
+        );
+        assert_eq!(seen.last(&row(3 * HOUR, 9 * HOUR)), Millis(9 * HOUR));
+        assert_eq!(open(50 * HOUR).0.last(&row(3 * HOUR, 5)), Millis(50 * HOUR));
     }
 
     #[test]
@@ -118,7 +90,7 @@ mod tests {
         let now = Millis(1_000 * DAY);
         let open = |seen_since, committed_at| {
             let kept = Kept { seen_since, committed_at, ..Kept::default() };
-            LastSeen::default().open(&kept, ttl, now)
+            LastSeen::open(&kept, ttl, now).1
         };
         assert_eq!(open(None, Some(now)), Some(now), "no release before looked");
         assert_eq!(open(Some(Millis(5)), Some(Millis(now.0 - OUTAGE + 1))), None);

@@ -154,6 +154,7 @@ mod tests {
             attributes: Box::default(),
             groups: Box::default(),
             private: Some(Box::new(DevicePrivate { secret: Some(secret), tokens: Vec::new() })),
+            last_seen: Millis::ZERO,
         };
         apply(state, Change::Device(Arc::new(row)));
     }

@@ -21,8 +21,18 @@ pub(crate) fn of_change(change: &Change) -> usize {
             | Change::AudienceGone { .. }
             | Change::DeviceGone { .. }
             | Change::MessageState { .. }
-            | Change::Purge { .. } => 0,
+            | Change::Purge { .. }
+            | Change::Clock { .. } => 0,
+            Change::Seen { devices, .. } => devices.len() * 9,
         }
+}
+
+/// How many rows of the store it writes.
+pub(crate) fn rows_of_change(change: &Change) -> usize {
+    match change {
+        Change::Seen { devices, .. } => devices.len(),
+        _ => 1,
+    }
 }
 
 /// With what the store alone keeps, since a batch has to fit its statements too.

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carillon_persist::{Committed, IdempotencyRow, Kept, StoreBatch};
-use carillon_world::{Batch, Change, Epoch, Lineage, Millis, Seq, World};
+use carillon_world::{Batch, Epoch, Lineage, Millis, Seq, World};
 
 use super::budget::Budgets;
 use super::decide::{Fault, decide};
@@ -31,8 +31,8 @@ use super::idempotency::KeyRecord;
 pub use super::ledger::BatchLimits;
 use super::ledger::{Draft, Ledger, Pending};
 use super::limits::{
-    DEVICE_TTL, KEYS_FORGOTTEN_MAX, PENDING_BYTES_MAX, PENDING_WRITES_MAX, PURGE_PAUSE, PURGE_STEP,
-    TICK_CHANGES_MAX,
+    CLOCK_TICK, DEVICE_TTL, KEYS_FORGOTTEN_MAX, PENDING_BYTES_MAX, PENDING_WRITES_MAX, PURGE_PAUSE,
+    PURGE_STEP, TICK_CHANGES_MAX,
 };
 use super::problem::{self, Problem};
 use super::seen::LastSeen;
@@ -50,6 +50,8 @@ const KEYS_PAUSE: u64 = 100;
 /// What retention and batches follow.
 #[derive(Clone, Copy, Debug)]
 pub struct WriterConfig {
+    /// How often the committed clock advances while something follows it, in ms, not 0.
+    pub clock_tick: u64,
     /// How long superseded revisions and tombstones are kept, in ms.
     pub retention: u64,
     /// How many changes are kept at most.
@@ -69,6 +71,7 @@ pub struct WriterConfig {
 impl Default for WriterConfig {
     fn default() -> WriterConfig {
         WriterConfig {
+            clock_tick: CLOCK_TICK,
             retention: 7 * 24 * 60 * 60 * 1000,
             retained_changes_max: 1_000_000,
             device_ttl: Some(DEVICE_TTL),
@@ -86,13 +89,12 @@ pub struct Loaded {
     pub world: World,
     pub keys: Vec<IdempotencyRow>,
     pub kept: Kept,
-    pub seen: LastSeen,
 }
 
 impl From<World> for Loaded {
     /// A store that remembers nothing beside rows.
     fn from(world: World) -> Loaded {
-        Loaded { world, keys: Vec::new(), kept: Kept::default(), seen: LastSeen::default() }
+        Loaded { world, keys: Vec::new(), kept: Kept::default() }
     }
 }
 
@@ -120,6 +122,8 @@ pub struct Writer {
     pending: usize,
     pending_bytes: usize,
     upkeep: Upkeep,
+    /// Between two ticks of the committed clock, in ms.
+    clock_tick: u64,
     /// No tick before this.
     tick_after: Millis,
     keys_at: Millis,
@@ -127,11 +131,12 @@ pub struct Writer {
 
 impl Writer {
     pub fn new(config: WriterConfig, now: Millis, loaded: Loaded) -> Writer {
-        let Loaded { world, keys, kept, mut seen } = loaded;
+        let Loaded { world, keys, kept } = loaded;
         let keys = keys.into_iter().map(KeyRecord::from).collect();
-        let since = seen.open(&kept, config.device_ttl, now);
+        let (seen, since) = LastSeen::open(&kept, config.device_ttl, now);
         Writer {
             upkeep: Upkeep::new(config, now, world.seq(), kept, since),
+            clock_tick: config.clock_tick,
             ledger: Ledger::new(config.batch, config.budgets, world, keys, seen),
             stage: Stage::Free,
             replies: VecDeque::new(),
@@ -290,14 +295,20 @@ impl Writer {
         Published { world: Arc::new(self.ledger.committed.world.clone()), batch }
     }
 
-    /// Commits the starts and ends that are due, and forgets a step of what is old. Call it at
-    /// [`Writer::poll_timeout`].
+    /// Commits the starts and ends that are due, and a tick of the clock, and forgets a step of what is old. Call it at
+    /// [`Writer::poll_timeout`], but not while it is in doubt what time it is.
     pub fn handle_tick(&mut self, now: Millis) {
         if now < self.tick_after || self.stage == Stage::InDoubt {
             return;
         }
         if let Err(error) = self.ledger.tick(now, TICK_CHANGES_MAX) {
             self.mend(now, &error);
+        }
+        if self.ledger.next_clock(self.clock_tick).is_some_and(|due| due <= now) {
+            let tick = Vec::from_iter(self.ledger.clock(now));
+            if let Err(error) = self.ledger.put(tick) {
+                self.mend(now, &error);
+            }
         }
         if now >= self.keys_at {
             let more = self.ledger.keys.forget(now, KEYS_FORGOTTEN_MAX);
@@ -310,7 +321,8 @@ impl Writer {
 
     /// When [`Writer::handle_tick`] has something to do.
     pub fn poll_timeout(&self) -> Millis {
-        let due = [self.ledger.schedule.next_due(), self.upkeep.poll_timeout()];
+        let clock = self.ledger.next_clock(self.clock_tick);
+        let due = [self.ledger.schedule.next_due(), self.upkeep.poll_timeout(), clock];
         due.into_iter().flatten().fold(self.keys_at, Millis::min).max(self.tick_after)
     }
 
@@ -337,11 +349,6 @@ impl Writer {
     }
 
     fn note_committed(&mut self, now: Millis, draft: &Draft, found: Option<(Committed, Duration)>) {
-        for change in draft.sent.iter().flat_map(|batch| &batch.changes) {
-            if let Change::DeviceGone { app, id } = change {
-                self.ledger.seen.forget(*app, *id);
-            }
-        }
         let world = &self.ledger.committed.world;
         self.upkeep.handle_committed(now, draft, (world.seq(), world.horizon()), found);
     }

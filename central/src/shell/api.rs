@@ -25,8 +25,8 @@ use std::sync::{Arc, LazyLock};
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use carillon_expr::Limits;
-use carillon_world::{App, AppId, Position, World};
+use carillon_expr::{Context, Limits};
+use carillon_world::{App, AppId, Millis, Position, World};
 use futures_util::FutureExt as _;
 use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
@@ -38,8 +38,9 @@ use self::answer::Refusal;
 use super::shared::Shared;
 use super::write_handle::WriteHandle;
 use crate::config::AdminConfig;
-use crate::core::problem;
+use crate::core::budget::Budgets;
 use crate::core::write::{Reply, Write};
+use crate::core::{expression, problem};
 
 /// Previews and the like at a time: each keeps a core busy.
 const PREVIEWS_MAX: usize = 2;
@@ -79,18 +80,39 @@ impl Api {
     /// Does what keeps a core busy, over one world, on a thread for it; waits while as many are under way as may be.
     async fn ponder<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&World, &Limits) -> Result<T, Refusal> + Send + 'static,
+        work: impl FnOnce(&Asked<'_>) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let permit = self.previews.clone().acquire_owned().await;
         let permit = permit.map_err(|_| problem::overloaded())?;
-        let (world, limits) = (self.world(), self.shared.budgets.expressions);
+        let (world, budgets) = (self.world(), self.shared.budgets);
+        let now = self.shared.clock.now();
         // The thread holds the permit: a caller who goes away does not end the work.
         let done = tokio::task::spawn_blocking(move || {
-            let done = work(&world, &limits);
+            let at = expression::clock(&world, now);
+            let done = work(&Asked { world: &world, budgets: &budgets, at });
             drop(permit);
             done
         });
         done.await.map_err(|_| problem::internal())?
+    }
+}
+
+/// What an expression is read and judged by.
+#[derive(Debug)]
+struct Asked<'a> {
+    world: &'a World,
+    budgets: &'a Budgets,
+    /// The clock.
+    at: Millis,
+}
+
+impl Asked<'_> {
+    fn limits(&self) -> &Limits {
+        &self.budgets.expressions
+    }
+
+    fn context(&self, message: u64) -> Context {
+        Context { now: self.at.to_time(), message: Some(message) }
     }
 }
 

@@ -9,7 +9,6 @@ use super::loading::Loading;
 use super::random;
 use crate::config::{Config, StoreConfig};
 use crate::core::limits::IDEMPOTENCY_KEPT;
-use crate::core::seen::LastSeen;
 use crate::core::writer::Loaded;
 use crate::error::CentralError;
 
@@ -73,8 +72,6 @@ pub(super) async fn open_shard<S: Store>(
     let keys =
         store.load_idempotency(shard, Millis(clock.0.saturating_sub(IDEMPOTENCY_KEPT))).await?;
     let kept = store.load_kept(shard).await?;
-    let mut seen = LastSeen::default();
-    store.load_seen(shard, &mut |row| seen.insert(row)).await?;
     let counts = world.counts();
     tracing::info!(
         %shard,
@@ -87,6 +84,6 @@ pub(super) async fn open_shard<S: Store>(
         "the shard is open"
     );
     let durable = store.unsafe_settings().is_empty();
-    let loaded = Loaded { world, keys, kept, seen };
+    let loaded = Loaded { world, keys, kept };
     Ok(Opened { loaded, epoch: opening.epoch, clock, clock_read_at, durable })
 }

@@ -91,8 +91,9 @@ pub struct Park {
 /// What would let a parked request be answered.
 #[derive(Clone, Debug)]
 pub enum Awaits {
-    /// A change that concerns this device.
-    News(Arc<DeviceRow>),
+    /// A change that concerns this device, or a tick after which something else that is volatile is due than what has
+    /// this digest.
+    News { device: Arc<DeviceRow>, volatile: u64 },
     /// A world that has this position in its past.
     Position(Position),
     /// The link to central.
@@ -174,7 +175,7 @@ fn try_decide(
             match carillon_world::poll(world, device, &held, view.limits) {
                 Outcome::Behind => wait(Awaits::Position(world.position())),
                 Outcome::News(mut news) => {
-                    sabotage::plant(view.sabotage, app, device, &mut news);
+                    sabotage::plant(view.sabotage, app, device, world.clock(), &mut news);
                     news_answer(view, asked, &session, &news, entropy).map(Decision::Answer)
                 }
                 Outcome::Nothing => {
@@ -182,7 +183,11 @@ fn try_decide(
                     if now >= until || view.draining {
                         return Err(Answer::nothing());
                     }
-                    let awaits = Awaits::News(device.clone());
+                    // The cursor's digest is right, or there would have been news; where it has none, nothing volatile
+                    // can be due.
+                    let volatile = held.volatile.unwrap_or(0);
+                    debug_assert_eq!(volatile, carillon_world::volatile_digest(world, device));
+                    let awaits = Awaits::News { device: device.clone(), volatile };
                     Ok(Decision::Park(Park {
                         app: session.app,
                         device: session.device,

@@ -45,6 +45,7 @@ pub(crate) fn device(app: AppId, id: DeviceId, groups: &[GroupId]) -> DeviceRow 
         attributes: Box::default(),
         groups: groups.into(),
         private: None,
+        last_seen: Millis::ZERO,
     }
 }
 

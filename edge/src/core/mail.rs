@@ -17,13 +17,15 @@ pub struct Mail {
     changes: usize,
     everything: bool,
     link: bool,
+    ticked: bool,
 }
 
 impl Mail {
     /// A world was published that `applied` led to. Beyond `changes_max` everything is to be looked at instead.
     pub fn add(&mut self, applied: &Arc<Applied>, changes_max: usize) {
         // One more, so that batches which concern nobody count too.
-        self.changes += applied.devices.len() + applied.messages.len() + 1;
+        self.changes += applied.devices.len() + applied.messages.len() + applied.seen.len() + 1;
+        self.ticked |= applied.ticked;
         if self.everything || self.changes > changes_max {
             self.add_everything();
         } else {
@@ -43,9 +45,13 @@ impl Mail {
         self.link = true;
     }
 
-    /// Which parked requests all this concerns, now that `world` is served. May name one twice.
-    pub fn woken<W>(&self, world: Option<&World>, parking: &Parking<W>) -> Vec<Ticket> {
+    /// Which parked requests all this concerns, now that `world` is served. May name one twice. After a tick of the clock
+    /// a sweep begins, which finds the others.
+    pub fn woken<W>(&self, world: Option<&World>, parking: &mut Parking<W>) -> Vec<Ticket> {
         let Some(world) = world.filter(|_| !self.everything) else { return parking.all() };
+        if self.ticked && world.follows_clock() {
+            parking.begin_sweep();
+        }
         let mut woken = Vec::new();
         for applied in &self.applied {
             woken.append(&mut parking.woken_by(world, applied));

@@ -5,11 +5,14 @@
 //! what they wait for. Waking too many is harmless, since a woken request decides again; waking too few would hold a
 //! message back, so whatever is not certain wakes.
 //!
+//! A tick of the clock may concern every parked poll of an app that has volatile messages. So it begins a *sweep*, which
+//! looks at them in parts of bounded work, and wakes those for whom something else is due than when they were parked.
+//!
 //! Bounded twice: in all, and by device, so that one client cannot take every place.
 
 use std::collections::{BTreeMap, HashMap};
 
-use carillon_world::{AppId, Applied, DeviceId, Judgement, World};
+use carillon_world::{App, AppId, Applied, DeviceId, Judgement, Revision, World, volatile_digest};
 
 use super::decide::{Awaits, Park};
 
@@ -44,6 +47,15 @@ struct Slot<W> {
     waiter: W,
 }
 
+impl<W> Slot<W> {
+    /// Whether something else that is volatile is due by `world` than when the request was parked.
+    fn is_altered(&self, world: &World) -> bool {
+        let Awaits::News { volatile, .. } = &self.awaits else { return false };
+        let device = world.app(self.app).and_then(|app| app.device(self.device));
+        device.is_none_or(|device| volatile_digest(world, device) != *volatile)
+    }
+}
+
 /// Parked requests, each with what the shell needs to wake it.
 #[derive(Debug)]
 pub struct Parking<W> {
@@ -56,6 +68,9 @@ pub struct Parking<W> {
     by_device: HashMap<AppId, HashMap<DeviceId, Vec<Ticket>>>,
     /// Those that wait for a world or the link, not for news. In order, so that who is woken does not hang on chance.
     blocked: BTreeMap<usize, u64>,
+    /// The place that a sweep looks at next, and how many it still has to look at.
+    sweep_at: usize,
+    sweep_left: usize,
 }
 
 impl<W> Parking<W> {
@@ -71,6 +86,8 @@ impl<W> Parking<W> {
             free: Vec::new(),
             by_device: HashMap::new(),
             blocked: BTreeMap::new(),
+            sweep_at: 0,
+            sweep_left: 0,
         }
     }
 
@@ -95,7 +112,7 @@ impl<W> Parking<W> {
         let number = self.next_number;
         self.next_number += 1;
         let ticket = Ticket { place, number };
-        if !matches!(park.awaits, Awaits::News(_)) {
+        if !matches!(park.awaits, Awaits::News { .. }) {
             self.blocked.insert(place, number);
         }
         let (app, device) = (park.app, park.device);
@@ -122,23 +139,31 @@ impl<W> Parking<W> {
         Some(waiter)
     }
 
-    /// Which requests `world` may answer, now that `applied` led to it. Cost: a map lookup a changed device, an
-    /// evaluation of two revisions a changed message and parked device of its app. Sorted, without repeats.
+    /// Which requests `world` may answer, now that `applied` led to it, but for the clock. Cost: a map lookup a changed
+    /// device, an evaluation of two revisions a changed message and parked device of its app, one of the volatile messages
+    /// for a device that was seen, or for every one of the app if a volatile message changed. Sorted, without repeats.
     pub fn woken_by(&self, world: &World, applied: &Applied) -> Vec<Ticket> {
         let mut woken = Vec::new();
         for (app, device) in &applied.devices {
             let tickets = self.by_device.get(app).and_then(|devices| devices.get(device));
             woken.extend(tickets.into_iter().flatten());
         }
+        for (app, device) in &applied.seen {
+            let tickets = self.by_device.get(app).and_then(|devices| devices.get(device));
+            let altered =
+                |ticket: &&Ticket| self.slot(**ticket).is_some_and(|slot| slot.is_altered(world));
+            woken.extend(tickets.into_iter().flatten().filter(altered));
+        }
         for change in &applied.messages {
+            let revisions = || change.before.iter().chain([&change.after]);
+            let volatile = revisions().any(Revision::is_volatile);
             let devices = self.by_device.get(&change.app).into_iter().flatten();
             for ticket in devices.flat_map(|(_, tickets)| tickets) {
-                let Some(Slot { awaits: Awaits::News(device), .. }) = self.slot(*ticket) else {
-                    continue;
-                };
+                let Some(slot) = self.slot(*ticket) else { continue };
+                let Awaits::News { device, .. } = &slot.awaits else { continue };
                 let addresses =
-                    |revision: &carillon_world::Revision| revision.addresses(device).is_some();
-                if addresses(&change.after) || change.before.as_ref().is_some_and(addresses) {
+                    |revision: &Revision| revision.addresses(device, world.clock()).is_some();
+                if revisions().any(addresses) || (volatile && slot.is_altered(world)) {
                     woken.push(*ticket);
                 }
             }
@@ -149,11 +174,39 @@ impl<W> Parking<W> {
         woken
     }
 
+    /// The clock moved: everybody who is parked now is to be looked at once more. Who parks later does so by what the
+    /// world of then says.
+    pub fn begin_sweep(&mut self) {
+        self.sweep_left = self.slots.len();
+    }
+
+    /// Whether [`Parking::sweep`] has something to do.
+    pub fn is_sweeping(&self) -> bool {
+        self.sweep_left > 0
+    }
+
+    /// The next part of a sweep: those for whom something else is due by `world` than when they were parked. Looks at one
+    /// request at least, and at so many that about `evaluations` messages are judged.
+    pub fn sweep(&mut self, world: &World, evaluations: u64) -> Vec<Ticket> {
+        let (mut woken, mut judged) = (Vec::new(), 0);
+        while self.sweep_left > 0 && judged < evaluations {
+            self.sweep_left -= 1;
+            let place = self.sweep_at;
+            self.sweep_at = (place + 1) % self.slots.len();
+            let Some(slot) = &self.slots[place] else { continue };
+            judged += 1 + world.app(slot.app).map_or(0, App::volatile_messages);
+            if slot.is_altered(world) {
+                woken.push(Ticket { place, number: slot.number });
+            }
+        }
+        woken
+    }
+
     /// Those that wait for a position which `world` has, or which it can judge. Sorted.
     pub fn woken_by_world(&self, world: &World) -> Vec<Ticket> {
         self.blocked_where(|awaits| match awaits {
             Awaits::Position(position) => world.judge(*position) != Judgement::Behind,
-            Awaits::News(_) | Awaits::Link => false,
+            Awaits::News { .. } | Awaits::Link => false,
         })
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Each fault is a function of the device and the world alone, so it survives restarts of the edge.
 
-use carillon_world::{App, DeviceRow, Message, MessageId, MessageState, News, Tag};
+use carillon_world::{App, DeviceRow, Message, MessageId, MessageState, Millis, News, Tag};
 
 /// A fault that every answer with news commits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,17 +19,23 @@ pub enum Sabotage {
 }
 
 /// Falsifies one answer.
-pub(crate) fn plant(sabotage: Sabotage, app: &App, device: &DeviceRow, news: &mut News) {
+pub(crate) fn plant(
+    sabotage: Sabotage,
+    app: &App,
+    device: &DeviceRow,
+    clock: Millis,
+    news: &mut News,
+) {
     match sabotage {
         Sabotage::None => {}
-        Sabotage::Drop => hide(app, device, news),
-        Sabotage::Extra => leak(app, device, news),
-        Sabotage::Stale => keep(app, device, news),
+        Sabotage::Drop => hide(app, device, clock, news),
+        Sabotage::Extra => leak(app, device, clock, news),
+        Sabotage::Stale => keep(app, device, clock, news),
     }
 }
 
-fn hide(app: &App, device: &DeviceRow, news: &mut News) {
-    let addressed = app.messages_after(None).filter(|m| tag_now(m, device).is_some());
+fn hide(app: &App, device: &DeviceRow, clock: Millis, news: &mut News) {
+    let addressed = app.messages_after(None).filter(|m| tag_now(m, device, clock).is_some());
     let Some(id) = addressed.map(|m| m.row().id).min() else { return };
     let quoted = format!("\"{id}\"");
     let names_it =
@@ -40,9 +46,9 @@ fn hide(app: &App, device: &DeviceRow, news: &mut News) {
     }
 }
 
-fn leak(app: &App, device: &DeviceRow, news: &mut News) {
+fn leak(app: &App, device: &DeviceRow, clock: Millis, news: &mut News) {
     let strangers =
-        app.messages_after(None).filter(|m| is_active(m) && tag_now(m, device).is_none());
+        app.messages_after(None).filter(|m| is_active(m) && tag_now(m, device, clock).is_none());
     let Some(message) = strangers.min_by_key(|m| m.row().id) else { return };
     let variant = message.row().variants.last().expect("a message has a variant");
     news.messages.push(variant.wire.clone());
@@ -51,9 +57,10 @@ fn leak(app: &App, device: &DeviceRow, news: &mut News) {
     }
 }
 
-fn keep(app: &App, device: &DeviceRow, news: &mut News) {
-    let had =
-        |m: &&Message| m.row().state == MessageState::Recalled && tag_before(m, device).is_some();
+fn keep(app: &App, device: &DeviceRow, clock: Millis, news: &mut News) {
+    let had = |m: &&Message| {
+        m.row().state == MessageState::Recalled && tag_before(m, device, clock).is_some()
+    };
     let kept: Option<MessageId> = match &news.inventory {
         Some(_) => app.messages_after(None).filter(had).map(|m| m.row().id).min(),
         None => {
@@ -62,7 +69,7 @@ fn keep(app: &App, device: &DeviceRow, news: &mut News) {
     };
     let Some(id) = kept else { return };
     news.gone.retain(|gone| *gone != id);
-    let tag = app.message(id).and_then(|m| tag_before(m, device));
+    let tag = app.message(id).and_then(|m| tag_before(m, device, clock));
     if let (Some(inventory), Some(tag)) = (&mut news.inventory, tag) {
         inventory.push((id, tag));
     }
@@ -73,11 +80,11 @@ fn is_active(message: &Message) -> bool {
 }
 
 /// The tag with which the message is the device's, if it is.
-fn tag_now(message: &Message, device: &DeviceRow) -> Option<Tag> {
-    message.revisions().last().and_then(|revision| revision.addresses(device))
+fn tag_now(message: &Message, device: &DeviceRow, clock: Millis) -> Option<Tag> {
+    message.revisions().last().and_then(|revision| revision.addresses(device, clock))
 }
 
 /// The tag with which it was the device's last.
-fn tag_before(message: &Message, device: &DeviceRow) -> Option<Tag> {
-    message.revisions().iter().rev().find_map(|revision| revision.addresses(device))
+fn tag_before(message: &Message, device: &DeviceRow, clock: Millis) -> Option<Tag> {
+    message.revisions().iter().rev().find_map(|revision| revision.addresses(device, clock))
 }

@@ -78,8 +78,13 @@ pub fn seal_cursor(
     device: DeviceId,
     cursor: &Cursor,
 ) -> Option<String> {
-    let body = (cursor.held, cursor.floor, cursor.fresh, cursor.digest);
-    let body = rmp_serde::to_vec(&body).expect("plain data encodes");
+    let Cursor { held, floor, fresh, digest, volatile } = *cursor;
+    // What is not known is left out, as by the release before.
+    let body = match volatile {
+        None => rmp_serde::to_vec(&(held, floor, fresh, digest)),
+        Some(volatile) => rmp_serde::to_vec(&(held, floor, fresh, digest, volatile)),
+    };
+    let body = body.expect("plain data encodes");
     seal(ring, Purpose::Cursor, &cursor_aad(app, device), entropy, body)
 }
 
@@ -191,8 +196,10 @@ impl<'de> Deserialize<'de> for CursorBody {
                 let floor = seq.next_element()?.ok_or_else(|| missing(1))?;
                 let fresh = seq.next_element()?.ok_or_else(|| missing(2))?;
                 let digest = seq.next_element()?.ok_or_else(|| missing(3))?;
+                // Not in the cursors of the release before.
+                let volatile = seq.next_element()?;
                 skip_rest(&mut seq)?;
-                Ok(CursorBody(Cursor { held, floor, fresh, digest }))
+                Ok(CursorBody(Cursor { held, floor, fresh, digest, volatile }))
             }
         }
         deserializer.deserialize_seq(Elements)

@@ -194,7 +194,8 @@ mod tests {
     #[test]
     fn a_write_raises_the_floor_alone_and_only_of_a_cursor_in_the_past() {
         let (held, committed) = (position(HEAD - 3), position(HEAD + 4));
-        let cursor = Cursor { held: Some(held), floor: Some(held), fresh: true, digest: Some(7) };
+        let (digest, volatile) = (Some(7), Some(8));
+        let cursor = Cursor { held: Some(held), floor: Some(held), fresh: true, digest, volatile };
         let answer = |cursor, presented| {
             let reply = UpstreamReply::Written { committed };
             patched(&world(), &keys(), ENTROPY, &writer(cursor), presented, reply)

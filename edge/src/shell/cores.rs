@@ -48,6 +48,9 @@ const H2_CONNECTION_WINDOW: u32 = 128 * 1024;
 /// Bytes of answers that HTTP/2 holds for one stream while its peer does not read.
 const H2_SEND_BUFFER: usize = 64 * 1024;
 
+/// Messages that a core judges for a tick of the clock before it looks at its connections again: a few ms.
+const SWEEP_EVALUATIONS: u64 = 20_000;
+
 /// How often central is told which devices were seen, and in how many reports at most.
 const SEEN_EVERY: Duration = Duration::from_secs(2);
 const SEEN_REPORTS_MAX: usize = 4;
@@ -169,7 +172,24 @@ impl Core {
     fn look_at_mail(&self, mailbox: usize) {
         let mail = self.shared.mailboxes[mailbox].take();
         let mut parking = self.parking.borrow_mut();
-        let woken = mail.woken(self.shared.world.load().as_deref(), &parking);
+        let woken = mail.woken(self.shared.world.load().as_deref(), &mut parking);
+        self.wake(&mut parking, woken);
+    }
+
+    /// Looks at some more of those whom the clock may concern.
+    fn sweep(&self) {
+        let mut parking = self.parking.borrow_mut();
+        if let Some(world) = &*self.shared.world.load() {
+            let woken = parking.sweep(world, SWEEP_EVALUATIONS);
+            self.wake(&mut parking, woken);
+        }
+    }
+
+    fn is_sweeping(&self) -> bool {
+        self.parking.borrow().is_sweeping() && self.shared.world.load().is_some()
+    }
+
+    fn wake(&self, parking: &mut Parking<oneshot::Sender<Wake>>, woken: Vec<Ticket>) {
         for ticket in woken {
             // A request that two changes concern is out of the registry after the first.
             if let Some(waker) = parking.remove(ticket) {
@@ -249,6 +269,8 @@ async fn serve(shared: Arc<Shared>, index: usize, listeners: Vec<Listener>) -> s
             tokio::select! {
                 () = shared.mailboxes[index].ready.notified() => core.look_at_mail(index),
                 _ = draining.as_mut() => break,
+                // After whatever else is ready on this core.
+                () = tokio::task::yield_now(), if core.is_sweeping() => core.sweep(),
             }
         }
     }

@@ -265,6 +265,7 @@ impl Truth {
                 attributes: Box::default(),
                 groups: Box::default(),
                 private: None,
+                last_seen: Millis::ZERO,
             };
             self.commit(vec![Change::Device(Arc::new(row))]);
             id

@@ -18,6 +18,10 @@ const EXPRESSION_BYTES_MAX: usize = 256 << 10;
 const EXPRESSION_NODES_MAX: usize = 32_768;
 /// The parser counts more as this.
 const EXPRESSION_DEPTH_MAX: usize = 512;
+/// A tick is a batch and, for every device that waits, a look at what is volatile; beyond an hour the hours of
+/// `last_seen` would pass unnoticed.
+const CLOCK_TICK_MIN: Duration = Duration::from_secs(1);
+const CLOCK_TICK_MAX: Duration = Duration::from_secs(60 * 60);
 /// Each edit of an audience reads all that name it, however indirectly.
 const AUDIENCE_DEPTH_MAX: usize = 64;
 
@@ -49,6 +53,10 @@ impl Settings {
             if value > most {
                 fault(&format!("central.{key}"), format!("expected at most {most}"));
             }
+        }
+        let tick: Duration = central.clock_tick;
+        if !(CLOCK_TICK_MIN..=CLOCK_TICK_MAX).contains(&tick) {
+            fault("central.clock_tick", "expected 1s to 1h".to_owned());
         }
         if self.edge.listen.0.is_none() && self.edge.plain_listen.0.is_none() {
             fault("edge.listen", "expected an address here or in edge.plain_listen".to_owned());

@@ -115,6 +115,12 @@ settings! {
         horizon: Duration = "7d",
         /// How many changes are remembered at most, whatever their age.
         horizon_changes: NonZeroUsize = "1000000",
+        /// How often the clock advances that expressions look at, 1s to 1h, while a message looks at it or
+        /// at `last_seen`; each tick judges such messages again for every device that waits.
+        clock_tick: Duration = "10s",
+        /// Scheduled and active messages of an app that look at the clock or at `last_seen`; one more is
+        /// refused with `too-many-volatile-messages`.
+        volatile_messages_max: NonZeroUsize = "1000",
         /// How long a device is kept that is not seen; `off` keeps all for ever.
         device_ttl: DurationOrOff = "180d",
         /// Rows of each table that are forgotten in one transaction at most, fewer where that takes

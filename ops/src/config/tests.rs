@@ -229,6 +229,18 @@ fn limits_of_expressions_have_ceilings() {
 }
 
 #[test]
+fn the_clock_ticks_between_a_second_and_an_hour() {
+    for within in ["1s", "1h"] {
+        case(&format!("[central]\nclock_tick = \"{within}\"\n")).check(expect![""]);
+    }
+    for beyond in ["999ms", "3601s"] {
+        case(&format!("[central]\nclock_tick = \"{beyond}\"\n")).check(expect![[r#"
+            the configuration has 1 fault
+              central.clock_tick: expected 1s to 1h (carillon.toml:2)"#]]);
+    }
+}
+
+#[test]
 fn a_certificate_needs_its_key_and_an_edge_its_token() {
     let mut case = case("[edge]\ncertificate_file = \"/nonexistent.pem\"\n");
     case.sources.required = &["edge.link_token"];

@@ -117,6 +117,7 @@ pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
         root_secret: Some(carillon_central::config::RootSecret::new(made.root_secret.0)),
         writer: WriterConfig {
             // A duration of the configuration is at most a century.
+            clock_tick: central.clock_tick.as_millis() as u64,
             retention: central.horizon.as_millis() as u64,
             retained_changes_max: central.horizon_changes.get() as u64,
             device_ttl: central.device_ttl.0.map(|ttl| ttl.as_millis() as u64),
@@ -144,6 +145,7 @@ pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
                     depth_max: central.expression_depth_max.get(),
                     audience_depth_max: central.audience_depth_max.get(),
                 },
+                volatile_messages_max: central.volatile_messages_max.get() as u64,
             },
         },
         write_timeout: central.write_timeout,

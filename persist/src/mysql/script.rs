@@ -4,7 +4,9 @@ use carillon_world::MessageState;
 
 use crate::encode::{Cell, Step};
 use crate::names::Named;
-use crate::tables::{ENDED, Present, SAID, Table, of_devices, purge_messages, purge_tombstones};
+use crate::tables::{
+    ENDED, Present, SAID, Table, erase_seen, of_devices, purge_messages, purge_tombstones,
+};
 use crate::{Erase, ForgetKeys, StoreBatch, StoreError};
 
 /// Rows a statement at most. More gains nothing and makes the server's parser hold much at once.
@@ -99,7 +101,7 @@ pub(super) fn packets(
                 let these = of_devices(shard, devices, |id| id.to_string());
                 let receipts = format!("DELETE FROM receipts WHERE {these} LIMIT {rows_max}");
                 script.counted(&receipts, Counted::Receipts);
-                script.statement(&format!("DELETE FROM device_seen WHERE {these}"));
+                script.statement(&erase_seen(&these));
                 script.statement(&format!(
                     "DELETE FROM erasures WHERE {these} AND NOT EXISTS (SELECT 1 FROM receipts AS r \
                      WHERE r.shard = erasures.shard AND r.app = erasures.app AND r.device = erasures.device)"
@@ -342,7 +344,7 @@ mod tests {
             assert_eq!(packet.sql.split(SEPARATOR).count(), packet.statements);
             rows += packet.sql.matches("),(").count() + packet.sql.matches("VALUES (0,").count();
         }
-        assert_eq!(rows, 12_000 + 1, "tombstones, erasures, receipts and the fence");
+        assert_eq!(rows, 16_000 + 1, "tombstones, erasures, hours, receipts and the fence");
     }
 
     #[test]

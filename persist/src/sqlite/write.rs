@@ -10,7 +10,9 @@ use super::{Fields, Worker, begin, down, signed};
 use crate::encode::{Cell, Step, plan};
 use crate::names::Named;
 use crate::read::{self, SELECT_LEASE};
-use crate::tables::{ENDED, Present, SAID, Table, of_devices, purge_messages, purge_tombstones};
+use crate::tables::{
+    ENDED, Present, SAID, Table, erase_seen, of_devices, purge_messages, purge_tombstones,
+};
 use crate::{CommitError, Committed, Erase, ForgetKeys, StoreBatch};
 
 /// Rows a statement. A few sizes, so that each stays prepared; 128 rows of 13 columns are far below SQLite's 32,766
@@ -231,7 +233,7 @@ fn erase_receipts(
         }
     }
     let these = of_devices(shard, &erase.devices, |id| signed(id).to_string());
-    transaction.execute(&format!("DELETE FROM device_seen WHERE {these}"), [])?;
+    transaction.execute(&erase_seen(&these), [])?;
     transaction.execute(&erasures_over(&these), [])?;
     Ok(u64::from(erase.rows_max - left))
 }
@@ -293,7 +295,7 @@ mod tests {
             purge_messages(0, 1_000, 2_000),
             FORGET_KEYS.to_owned(),
             ERASE_RECEIPTS.to_owned(),
-            format!("DELETE FROM device_seen WHERE {these}"),
+            erase_seen(&these),
             erasures_over(&these),
         ]);
         let bare = format!("DELETE FROM devices WHERE shard = 0 AND deleted = 1 AND {these}");

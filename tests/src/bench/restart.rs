@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use carillon_expr::{Number, Type, Value};
 use carillon_persist::{
-    AnyStore, BatchUpkeep, EpochClaim, Opening, SeenRow, Store as _, StoreBatch, StoreOptions,
+    AnyStore, BatchUpkeep, EpochClaim, Opening, Store as _, StoreBatch, StoreOptions,
 };
 use carillon_world::{
     AppId, AppRow, AttributeId, AttributeRow, Batch, Change, DeviceId, DevicePrivate, DeviceRow,
@@ -159,15 +159,19 @@ async fn fill(cluster: &Cluster) -> Result<(), BenchError> {
     let claim = EpochClaim { tag: 77, held: None, number_min: 0, fork: false };
     let opening = store.begin_epoch(ShardId::FIRST, claim).await.map_err(|error| failed(&error))?;
     let mut head = opening.head;
-    head = commit(&mut store, &opening, head, schema(), Vec::new()).await?;
+    head = commit(&mut store, &opening, head, schema()).await?;
     for from in (0..devices()).step_by(usize::try_from(BATCH).unwrap_or(usize::MAX)) {
         let to = (from + BATCH).min(devices());
         let devices: Vec<_> = (from..to).map(device).collect();
         // As after a day on which each of them was there.
-        let seen = |row: &DeviceRow| SeenRow { app: row.app, device: row.id, hour: 480_000 };
-        let seen = devices.iter().map(seen).collect();
-        let changes = devices.into_iter().map(|row| Change::Device(Arc::new(row))).collect();
-        head = commit(&mut store, &opening, head, changes, seen).await?;
+        let at = Millis::of_hour(480_000);
+        let seen = devices.chunks(SEEN_DEVICES_MAX).map(|some| {
+            let devices = some.iter().map(|row| row.id).collect();
+            Change::Seen { app: APP, at, devices }
+        });
+        let seen: Vec<Change> = seen.collect();
+        let changes = devices.into_iter().map(|row| Change::Device(Arc::new(row)));
+        head = commit(&mut store, &opening, head, changes.chain(seen).collect()).await?;
     }
     Ok(())
 }
@@ -177,7 +181,6 @@ async fn commit(
     opening: &Opening,
     head: Seq,
     changes: Vec<Change>,
-    seen: Vec<SeenRow>,
 ) -> Result<Seq, BenchError> {
     let batch = StoreBatch {
         shard: ShardId::FIRST,
@@ -187,7 +190,7 @@ async fn commit(
         idempotency: Vec::new(),
         receipts: Vec::new(),
         horizon: Seq::ZERO,
-        upkeep: BatchUpkeep { seen, ..BatchUpkeep::default() },
+        upkeep: BatchUpkeep::default(),
         now: Millis(1),
     };
     store.commit(&batch).await.map_err(|error| BenchError(format!("fill: {error}")))?;
@@ -246,5 +249,6 @@ fn device(n: u64) -> DeviceRow {
             secret: Some(SecretHash(secret)),
             tokens: Vec::new(),
         })),
+        last_seen: Millis::ZERO,
     }
 }

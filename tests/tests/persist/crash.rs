@@ -76,6 +76,7 @@ pub(crate) async fn a_batch_larger_than_a_packet_is_whole_or_absent(server: &Mar
             attributes: Box::default(),
             groups: Box::default(),
             private: None,
+            last_seen: Millis::ZERO,
         }))
     };
     let changes = std::iter::once(app).chain((0..1000).map(device)).collect();

@@ -31,6 +31,7 @@ pub(crate) struct KeptMessage {
 pub(crate) struct Model {
     pub(crate) head: Seq,
     pub(crate) horizon: Seq,
+    pub(crate) clock: Millis,
     pub(crate) apps: BTreeMap<AppId, Arc<AppRow>>,
     pub(crate) attributes: BTreeMap<(AppId, AttributeId), Kept<AttributeRow>>,
     pub(crate) groups: BTreeMap<(AppId, GroupId), Kept<GroupRow>>,
@@ -45,6 +46,7 @@ impl Default for Model {
         Model {
             head: Seq::ZERO,
             horizon: Seq::ZERO,
+            clock: Millis::ZERO,
             apps: BTreeMap::new(),
             attributes: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -88,8 +90,19 @@ impl Model {
                 drop(self.audiences.insert((*app, *id), (None, seq)))
             }
             Change::Device(row) => {
-                drop(self.devices.insert((row.app, row.id), (Some(row.clone()), seq)))
+                let before = self.devices.get(&(row.app, row.id)).and_then(|(row, _)| row.as_ref());
+                let last_seen = before.map_or(Millis::ZERO, |before| before.last_seen);
+                let row = Arc::new(DeviceRow { last_seen, ..DeviceRow::clone(row) });
+                drop(self.devices.insert((row.app, row.id), (Some(row), seq)))
             }
+            Change::Seen { app, at, devices } => {
+                for id in devices {
+                    let (row, _) = self.devices.get_mut(&(*app, *id)).expect("it is there");
+                    let row = row.as_mut().expect("it is there");
+                    *row = Arc::new(DeviceRow { last_seen: *at, ..DeviceRow::clone(row) });
+                }
+            }
+            Change::Clock { at } => self.clock = self.clock.max(*at),
             Change::DeviceGone { app, id } => drop(self.devices.insert((*app, *id), (None, seq))),
             Change::Message(row) => {
                 let before = self.messages.remove(&(row.app, row.id));
@@ -157,6 +170,9 @@ impl Model {
             row: Arc::new(message.row.clone()),
             revisions: message.revisions.clone(),
         }));
+        if self.clock > Millis::ZERO {
+            rows.push(Row::Clock { at: self.clock });
+        }
         sorted(rows)
     }
 
@@ -205,6 +221,7 @@ pub(crate) fn sorted(mut rows: Vec<Row>) -> Vec<Row> {
         Row::Device(row) => (3, row.app.get(), row.id.get()),
         Row::Message { row, .. } => (4, row.app.get(), row.id.get()),
         Row::Audience { row, .. } => (5, row.app.get(), row.id.get()),
+        Row::Clock { .. } => (6, 0, 0),
     });
     rows
 }
@@ -294,11 +311,13 @@ impl Generator {
             return self.app_change();
         }
         match self.random.random_range(0..108) {
-            100..106 => ("audience", self.audience()),
-            106..108 => match self.pick(|model| model.there()) {
+            100..104 => ("audience", self.audience()),
+            104 => match self.pick(|model| model.there()) {
                 Some((app, id)) => ("audience gone", Change::AudienceGone { app, id }),
                 None => ("audience", self.audience()),
             },
+            105 => ("clock", Change::Clock { at: self.time() }),
+            106.. => self.seen(),
             0..2 => self.app_change(),
             2..8 => ("attribute", self.attribute()),
             8..10 => match self.pick(|model| model.attributes.keys().copied().collect()) {
@@ -351,6 +370,19 @@ impl Generator {
                 ("purge", Change::Purge { horizon: Seq::new(horizon) })
             }
         }
+    }
+
+    /// Some devices of one app, later than any of them was seen before.
+    fn seen(&mut self) -> (&'static str, Change) {
+        let app = self.app();
+        let there = self.model.devices.values().filter_map(|(row, _)| row.clone());
+        let there: Vec<_> = there.filter(|row| row.app == app).collect();
+        let some: Vec<_> = there.choose_multiple(&mut self.random, 3).collect();
+        let last = some.iter().map(|row| row.last_seen.hour()).max();
+        let Some(last) = last else { return self.app_change() };
+        let at = Millis::of_hour(last + self.random.random_range(1..5));
+        let devices = some.into_iter().map(|row| row.id).collect();
+        ("seen", Change::Seen { app, at, devices })
     }
 
     fn app_change(&mut self) -> (&'static str, Change) {
@@ -446,6 +478,7 @@ impl Generator {
                 .random
                 .random_bool(0.8)
                 .then(|| Box::new(DevicePrivate { secret, tokens })),
+            last_seen: Millis::ZERO,
         }))
     }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use carillon_persist::{
-    Committed, Erase, ForgetKeys, IdempotencyRow, Kept, ReceiptRow, SeenRow, Store, StoreBatch,
+    Committed, Erase, ForgetKeys, IdempotencyRow, Kept, Opening, ReceiptRow, Store, StoreBatch,
 };
 use carillon_tests::mariadb::MariaDb;
-use carillon_world::{AppId, Batch, Change, DeviceId, Millis, Seq, ShardId};
+use carillon_world::{AppId, Batch, Change, DeviceId, Millis, Row, Seq, ShardId};
 
 use crate::model::{Generator, Model};
 use crate::suite::{assert_holds, batch_of, claim, key, options, receipt, side_rows};
@@ -20,6 +20,40 @@ pub(crate) async fn run(bench: &impl Bench) {
     keys_are_forgotten_oldest_first_and_as_many_as_asked(bench, shard(1)).await;
     a_gone_device_leaves_a_bare_tombstone_and_its_traces_go_in_steps(bench, shard(2)).await;
     a_purge_in_steps_leaves_what_one_purge_leaves(bench, shard(3)).await;
+    who_comes_back_was_never_seen_and_loses_nothing_to_an_erasure(bench, shard(4)).await;
+}
+
+/// A device may be imported again under the id of one that is being erased.
+async fn who_comes_back_was_never_seen_and_loses_nothing_to_an_erasure(
+    bench: &impl Bench,
+    shard: ShardId,
+) {
+    let mut generator = Generator::new(14);
+    let mut store = open(bench, DATABASE, &options()).await.unwrap();
+    let opening = store.begin_epoch(shard, claim(1)).await.unwrap();
+    let made = generator.devices(2, false);
+    let Some(Change::Device(row)) = made.changes.last().cloned() else { panic!("a device") };
+    let (app, id) = (row.app, row.id);
+    store.commit(&batch_of(shard, &opening, &made)).await.unwrap();
+    let mut head = made.last();
+    let seen = |hour| Change::Seen { app, at: Millis::of_hour(hour), devices: vec![id] };
+    let back = vec![seen(900), Change::DeviceGone { app, id }, Change::Device(row.clone())];
+    store.commit(&batch_after(shard, &opening, &mut head, back)).await.unwrap();
+    let last_seen = async |store: &mut _| {
+        let mut found = None;
+        let mut sink = |row| match row {
+            Row::Device(row) => found = Some(row.last_seen),
+            _ => {}
+        };
+        Store::load(store, shard, &mut sink).await.unwrap();
+        found.unwrap()
+    };
+    assert_eq!(last_seen(&mut store).await, Millis::ZERO);
+    store.commit(&batch_after(shard, &opening, &mut head, vec![seen(5)])).await.unwrap();
+    let mut step = side_rows(shard, opening.epoch, head);
+    step.upkeep.erase = Some(Erase { devices: vec![(app, id)], rows_max: 10 });
+    store.commit(&step).await.unwrap();
+    assert_eq!(last_seen(&mut store).await, Millis::of_hour(5));
 }
 
 async fn what_is_kept_beside_rows_is_there_after_a_restart(bench: &impl Bench, shard: ShardId) {
@@ -27,14 +61,11 @@ async fn what_is_kept_beside_rows_is_there_after_a_restart(bench: &impl Bench, s
     let opening = store.begin_epoch(shard, claim(1)).await.unwrap();
     assert_eq!(store.load_kept(shard).await.unwrap(), Kept::default());
     let mut generator = Generator::new(12);
-    let seen =
-        |device, hour| SeenRow { app: AppId::new(u64::MAX), device: DeviceId::new(device), hour };
     let mut heads = Vec::new();
     for now in [1_000, 2_000, 3_000] {
         let changes = generator.devices(10, false);
         let mut batch = StoreBatch { now: Millis(now), ..batch_of(shard, &opening, &changes) };
         batch.upkeep.sample = now != 2_000;
-        batch.upkeep.seen = vec![seen(1, now as u32), seen(1 << 63, 7), seen(now, 1)];
         batch.upkeep.seen_since = Some(Millis(now / 2));
         store.commit(&batch).await.unwrap();
         heads.push(changes.last());
@@ -42,7 +73,6 @@ async fn what_is_kept_beside_rows_is_there_after_a_restart(bench: &impl Bench, s
     // Without changes it is the head that stands.
     let mut side = side_rows(shard, opening.epoch, heads[2]);
     side.now = Millis(4_000);
-    side.upkeep.seen = vec![seen(1, 3_001)];
     store.commit(&side).await.unwrap();
     drop(store);
 
@@ -52,18 +82,24 @@ async fn what_is_kept_beside_rows_is_there_after_a_restart(bench: &impl Bench, s
     assert_eq!(kept.samples, [(heads[0], Millis(1_000)), (heads[2], Millis(3_000))]);
     assert_eq!(kept.seen_since, Some(Millis(1_500)));
     assert_eq!(kept.committed_at, Some(Millis(4_000)), "a new epoch is no commit");
-    let mut rows = Vec::new();
-    store.load_seen(shard, &mut |row| rows.push(row)).await.unwrap();
-    rows.sort();
-    let expected =
-        [seen(1, 3_001), seen(1_000, 1), seen(2_000, 1), seen(3_000, 1), seen(1 << 63, 7)];
-    assert_eq!(rows, expected);
 
     // Times that the horizon has passed are no longer needed.
     let purge =
         Batch { first: opening.head.next(), changes: vec![Change::Purge { horizon: heads[1] }] };
     store.commit(&batch_of(shard, &opening, &Arc::new(purge))).await.unwrap();
     assert_eq!(store.load_kept(shard).await.unwrap().samples, [(heads[2], Millis(3_000))]);
+}
+
+/// A batch of these changes; moves the head.
+fn batch_after(
+    shard: ShardId,
+    opening: &Opening,
+    head: &mut Seq,
+    changes: Vec<Change>,
+) -> StoreBatch {
+    let changes = Arc::new(Batch { first: head.next(), changes });
+    *head = changes.last();
+    batch_of(shard, opening, &changes)
 }
 
 async fn keys_are_forgotten_oldest_first_and_as_many_as_asked(bench: &impl Bench, shard: ShardId) {
@@ -108,11 +144,14 @@ async fn a_gone_device_leaves_a_bare_tombstone_and_its_traces_go_in_steps(
     for (app, device) in &devices {
         let of = |id| ReceiptRow { app: *app, device: *device, ..receipt(id, "displayed") };
         batch.receipts.extend((0..100).map(of));
-        batch.upkeep.seen.push(SeenRow { app: *app, device: *device, hour: 5 });
     }
     store.commit(&batch).await.unwrap();
+    let (app, ids) = (devices[0].0, devices.iter().map(|(_, id)| *id).collect());
+    let seen = Change::Seen { app, at: Millis::of_hour(5), devices: ids };
+    let mut head = made.last();
+    store.commit(&batch_after(shard, &opening, &mut head, vec![seen])).await.unwrap();
     let gone = |&(app, id): &(AppId, DeviceId)| Change::DeviceGone { app, id };
-    let gone = Batch { first: made.last().next(), changes: goes.iter().map(gone).collect() };
+    let gone = Batch { first: head.next(), changes: goes.iter().map(gone).collect() };
     store.commit(&batch_of(shard, &opening, &Arc::new(gone.clone()))).await.unwrap();
 
     let bare = format!(
@@ -142,9 +181,13 @@ async fn a_gone_device_leaves_a_bare_tombstone_and_its_traces_go_in_steps(
         // Those that still have receipts are remembered.
         assert_eq!(count("erasures"), (left - 100).div_ceil(100));
     }
-    let mut seen = Vec::new();
-    store.load_seen(shard, &mut |row| seen.push(row)).await.unwrap();
-    assert_eq!(seen, [SeenRow { app: stays.0, device: stays.1, hour: 5 }]);
+    let mut rows = Vec::new();
+    store.load(shard, &mut |row| rows.push(row)).await.unwrap();
+    let left = rows.iter().filter_map(|row| match row {
+        Row::Device(row) => Some((row.app, row.id, row.last_seen)),
+        _ => None,
+    });
+    assert_eq!(left.collect::<Vec<_>>(), [(stays.0, stays.1, Millis::of_hour(5))]);
     assert_eq!(store.load_kept(shard).await.unwrap().erasures, []);
 }
 

@@ -33,6 +33,7 @@ fn device(groups: &[GroupId], p: Seq) -> Change {
         attributes: Box::default(),
         groups: groups.into(),
         private: None,
+        last_seen: Millis::ZERO,
     }))
 }
 
@@ -276,7 +277,13 @@ fn what_is_cut_off_is_no_reason_to_keep_bodies_back() {
 fn a_write_raises_the_floor_alone_and_a_cut_off_cursor_gets_none_back() {
     let world = start();
     let at = |seq: u64| Position { seq: Seq::new(seq), ..world.position() };
-    let cursor = Cursor { held: Some(at(2)), floor: Some(at(3)), fresh: true, digest: Some(1) };
+    let cursor = Cursor {
+        held: Some(at(2)),
+        floor: Some(at(3)),
+        fresh: true,
+        digest: Some(1),
+        volatile: Some(2),
+    };
     let raised = raise_floor(world.lineage(), &cursor, at(9)).expect("in the past");
     assert_eq!(raised, Cursor { floor: Some(at(9)), ..cursor });
     let lower = raise_floor(world.lineage(), &cursor, at(1)).expect("in the past");

@@ -30,7 +30,9 @@ fn changed(applied: &crate::Applied) -> Vec<u64> {
 fn had(world: &World, message: u64, seqs: &[u64]) -> Vec<bool> {
     let device = row(world, 1);
     let message = in_app(world).message(MessageId::new(message)).expect("it is there");
-    let at = |seq: &u64| message.at(Seq::new(*seq)).is_some_and(|r| r.addresses(&device).is_some());
+    let at = |seq: &u64| {
+        message.at(Seq::new(*seq)).is_some_and(|r| r.addresses(&device, world.clock()).is_some())
+    };
     seqs.iter().map(at).collect()
 }
 
@@ -73,8 +75,9 @@ fn an_edit_is_a_change_of_every_live_message_that_uses_it_however_indirectly() {
     assert_eq!(changed(&applied), [10, 11, 12, 13], "neither who does not use it nor who is over");
     let held = row(&world, 1);
     for change in &applied.messages {
-        let was = change.before.as_ref().and_then(|revision| revision.addresses(&held));
-        let is = change.after.addresses(&held);
+        let was =
+            change.before.as_ref().and_then(|revision| revision.addresses(&held, world.clock()));
+        let is = change.after.addresses(&held, world.clock());
         assert_eq!(change.after.from().get(), before + 1);
         match change.id.get() {
             12 => assert_eq!((was, is), (None, None), "scheduled"),

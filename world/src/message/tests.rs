@@ -41,6 +41,66 @@ fn the_index_names_every_message_that_any_retained_revision_addresses() {
     assert!(named > 10_000, "{named}");
 }
 
+/// Whatever terms an expression is filed under, a device looks under all that it has.
+#[test]
+fn the_index_finds_messages_by_every_kind_of_term() {
+    let mut world = world();
+    let tags = crate::AttributeId::new(0xb3);
+    let sets = crate::fixture::attribute(tags, "tags", carillon_expr::Type::Set);
+    let crate::Change::Device(plain) = device(7, &[], Some("KE"), None) else { unreachable!() };
+    let set = ["red", "blue"].into_iter().map(Arc::from).collect();
+    let mut attributes = plain.attributes.to_vec();
+    attributes.push((tags, carillon_expr::Value::Set(set)));
+    let row = DeviceRow {
+        user: Some("u".into()),
+        attributes: attributes.into(),
+        ..DeviceRow::clone(&plain)
+    };
+    commit(&mut world, vec![sets, crate::Change::Device(row.clone().into())]);
+    let texts = [
+        "user in (\"u\")",
+        "has user",
+        "device(\"0000000000000007\")",
+        ":00000000000000b3 any (\"red\", \"green\")",
+    ];
+    for (id, text) in texts.iter().enumerate() {
+        commit(&mut world, vec![message(100 + id as u64, text)]);
+    }
+    let app = in_app(&world);
+    assert_eq!(matching(app, &row).len(), texts.len());
+    assert_eq!(app.index().candidates(&row).len(), texts.len());
+}
+
+/// P7 for ticks: what is not volatile, not active or not for this device is not judged again.
+#[test]
+fn only_what_is_active_and_volatile_is_looked_at_for_a_tick() {
+    let mut world = world();
+    let to_vips = |id| message(id, &format!("{} and last_seen within 2h", stored(1)));
+    let scheduled = message_in(4, "last_seen within 2h", MessageState::Scheduled);
+    let changes = vec![
+        device(1, &[1], None, None),
+        device(2, &[2], None, None),
+        message(3, "all"),
+        scheduled,
+        to_vips(5),
+        to_vips(6),
+    ];
+    commit(&mut world, changes);
+    let looked = |world: &World, id| {
+        let row = row(world, id);
+        in_app(world).volatile(&row).map(|m| m.row().id.get()).collect::<Vec<u64>>()
+    };
+    assert_eq!((looked(&world, 1), looked(&world, 2)), (vec![5, 6], vec![]));
+    assert_eq!(in_app(&world).volatile_messages(), 3, "the scheduled one counts, too");
+    let all = |id| message(id, "all");
+    commit(&mut world, vec![state(4, MessageState::Active), state(5, MessageState::Recalled)]);
+    commit(&mut world, vec![all(6)]);
+    assert_eq!((looked(&world, 1), looked(&world, 2)), (vec![4], vec![4]));
+    assert!(in_app(&world).volatile_messages() == 1 && world.follows_clock());
+    commit(&mut world, vec![state(4, MessageState::Expired)]);
+    assert!(!world.follows_clock());
+}
+
 /// P7 rests on it.
 #[test]
 fn messages_that_share_no_term_with_a_device_are_not_looked_at() {

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::frame::{Chunk, EpochBatch, Frame, SnapshotBegin, kind};
-use crate::{Batch, Change, Epoch, Partition, Row, Seq};
+use crate::{Batch, Change, Epoch, Partition, Row, SEEN_DEVICES_MAX, Seq};
 
 /// The most that a peer may send in one frame before it is known.
 pub const UNKNOWN_PEER_FRAME_BYTES_MAX: usize = 64 << 10;
@@ -245,6 +245,9 @@ fn checked_batch(body: EpochBatch) -> Result<EpochBatch, FrameError> {
             }
             Change::Purge { horizon } if horizon.get() >= SEQ_END => {
                 return Err(invalid("a horizon out of range"));
+            }
+            Change::Seen { devices, .. } if devices.len() > SEEN_DEVICES_MAX => {
+                return Err(invalid("too many devices seen"));
             }
             _ => {}
         }

@@ -3,7 +3,7 @@
 //!
 //! Each partition is there whole or not at all, and each that is there is at max(its stamp, `applied`).
 
-use crate::{ApplyError, Change, Lineage, Partition, Seq, ShardId, World, WorldBuilder};
+use crate::{ApplyError, Change, DeviceId, Lineage, Partition, Seq, ShardId, World, WorldBuilder};
 
 use super::{Chunk, EpochBatch, ReceiveError, SnapshotBegin, Stamps};
 
@@ -139,21 +139,30 @@ impl Partial {
             return Err(ReceiveError::Gap { applied: self.applied, first });
         }
         for (seq, change) in body.batch.numbered() {
-            let concerns = match change.partition() {
-                Some(partition) => {
-                    self.stamps[usize::from(partition.get())].is_some_and(|stamp| stamp < seq)
+            match change {
+                // Its devices are of many partitions.
+                Change::Seen { app, at, devices } => {
+                    let behind = |id: &&DeviceId| self.lacks(Partition::of_device(**id), seq);
+                    let devices = devices.iter().filter(behind).copied().collect();
+                    self.builder.apply(seq, &Change::Seen { app: *app, at: *at, devices });
                 }
-                None => true,
-            };
-            if let Change::Purge { horizon } = change {
-                self.horizon = self.horizon.max(*horizon);
-            }
-            if concerns {
-                self.builder.apply(seq, change);
+                Change::Purge { horizon } => {
+                    self.horizon = self.horizon.max(*horizon);
+                    self.builder.apply(seq, change);
+                }
+                _ if change.partition().is_some_and(|partition| self.lacks(partition, seq)) => {
+                    self.builder.apply(seq, change);
+                }
+                _ => {}
             }
         }
         self.applied = last;
         Ok(())
+    }
+
+    /// Whether a partition is there, as it was before `seq`.
+    fn lacks(&self, partition: Partition, seq: Seq) -> bool {
+        self.stamps[usize::from(partition.get())].is_some_and(|stamp| stamp < seq)
     }
 
     pub(super) fn is_whole(&self) -> bool {

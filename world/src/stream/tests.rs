@@ -75,6 +75,7 @@ fn device_row(id: u64, user: &str, seq: Seq) -> Change {
         attributes: Box::new([]),
         groups: Box::new([]),
         private: None,
+        last_seen: Millis::ZERO,
     }))
 }
 

@@ -219,16 +219,54 @@ fn a_batch_tells_whom_it_concerns() {
     assert_eq!(applied.devices, [(APP, DeviceId::new(1))]);
     assert!(!applied.schema_changed);
     let [change] = &*applied.messages else { panic!("{applied:?}") };
-    assert!(change.before.is_none() && change.after.addresses(&held).is_some());
+    assert!(change.before.is_none() && change.after.addresses(&held, world.clock()).is_some());
     let applied = commit(&mut world, vec![message(7, &stored(2)), group(4, "g4")]);
     let [change] = &*applied.messages else { panic!("{applied:?}") };
     let before = change.before.as_ref().expect("it was there");
-    assert!(before.addresses(&held).is_some() && change.after.addresses(&held).is_none());
+    assert!(
+        before.addresses(&held, world.clock()).is_some()
+            && change.after.addresses(&held, world.clock()).is_none()
+    );
     assert!(applied.schema_changed);
     let applied = commit(&mut world, vec![message_in(8, "all", MessageState::Scheduled)]);
-    assert!(applied.messages[0].after.addresses(&held).is_none(), "not active yet");
+    assert!(applied.messages[0].after.addresses(&held, world.clock()).is_none(), "not active yet");
     let gone = Change::DeviceGone { app: APP, id: DeviceId::new(1) };
     assert_eq!(commit(&mut world, vec![gone]).devices, [(APP, DeviceId::new(1))]);
+}
+
+#[test]
+fn the_clock_never_runs_back_and_says_when_it_moved() {
+    let mut world = world();
+    let at = |at| Change::Clock { at: Millis(at) };
+    assert!(!world.follows_clock() && world.clock() == Millis::ZERO);
+    let applied = commit(&mut world, vec![at(5)]);
+    assert!(applied.ticked && !applied.schema_changed && world.clock() == Millis(5));
+    assert!(!commit(&mut world, vec![at(5)]).ticked);
+    assert!(!commit(&mut world, vec![at(4)]).ticked);
+    assert_eq!(world.clock(), Millis(5));
+}
+
+#[test]
+fn a_device_is_seen_once_for_each_hour_and_nothing_sets_it_back_or_moves_its_profile() {
+    let mut world = world();
+    commit(&mut world, vec![device(1, &[1], None, None), device(2, &[], None, None)]);
+    let seen = |at, ids: &[u64]| {
+        let devices = ids.iter().map(|id| DeviceId::new(*id)).collect();
+        Change::Seen { app: APP, at: Millis(at), devices }
+    };
+    let applied = commit(&mut world, vec![seen(7, &[1, 9])]);
+    assert_eq!(applied.seen, [(APP, DeviceId::new(1))], "nobody knows the other");
+    assert!(applied.devices.is_empty());
+    assert!(commit(&mut world, vec![seen(7, &[1]), seen(6, &[1])]).seen.is_empty());
+    let p = row(&world, 1).p;
+    assert_eq!((row(&world, 1).last_seen, p), (Millis(7), Seq::new(1)));
+    // A row that was decided before, or that the store has.
+    commit(&mut world, vec![device(1, &[2], None, None)]);
+    assert_eq!(row(&world, 1).last_seen, Millis(7));
+    assert_eq!(row(&world, 2).last_seen, Millis::ZERO);
+    let gone = Change::DeviceGone { app: APP, id: DeviceId::new(1) };
+    commit(&mut world, vec![gone, device(1, &[2], None, None)]);
+    assert_eq!(row(&world, 1).last_seen, Millis::ZERO, "another device");
 }
 
 #[test]

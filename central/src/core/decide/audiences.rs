@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use carillon_expr::{AudienceId, valid_group_name};
-use carillon_world::{App, AppId, Audience, AudienceRow, Change};
+use carillon_world::{App, AppId, Audience, AudienceRow, Change, Millis, World};
 
 use super::{Decided, Fault, app_of};
 use crate::core::audience::{self, tried};
@@ -14,7 +14,7 @@ use crate::core::problem::{self, Problem};
 use crate::core::write::{PutAudience, Reply};
 
 /// Creates the audience or edits what it says; the same again changes nothing.
-pub(super) fn put(ledger: &mut Ledger, put: &PutAudience) -> Decided {
+pub(super) fn put(ledger: &mut Ledger, now: Millis, put: &PutAudience) -> Decided {
     let app = app_of(ledger, put.app)?;
     let before = app.audience_by_name(&put.name);
     match before {
@@ -60,7 +60,11 @@ pub(super) fn put(ledger: &mut Ledger, put: &PutAudience) -> Decided {
     })?;
     // One edit can grow the world by a revision of a thousand messages, so it is always asked.
     ledger.budgets.admit(&ledger.world().usage(), &trial.usage())?;
-    ledger.put(vec![Change::Audience(row.clone())])?;
+    // Messages that begin to look at the clock are judged by the time at which they did.
+    let volatile = |world: &World| world.app(put.app).map_or(0, App::volatile_messages);
+    let follows = volatile(&trial) > volatile(ledger.world());
+    let clock = ledger.clock(now).filter(|_| follows);
+    ledger.put([Change::Audience(row.clone())].into_iter().chain(clock).collect())?;
     Ok(Reply::Audience { row, expression: text, created: revision == 1 })
 }
 

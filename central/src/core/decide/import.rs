@@ -123,6 +123,7 @@ fn imported(
         attributes: attributes.into(),
         groups: groups.into(),
         private,
+        last_seen: before.map_or(Millis::ZERO, |row| row.last_seen),
     };
     if let Some(before) = before.filter(|before| before.same_profile(&row)) {
         row.p = before.p;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use carillon_world::{AppId, Change, MessageId, MessageRow, MessageState, Millis, Usage};
+use carillon_expr::Expression;
+use carillon_world::{App, AppId, Change, MessageId, MessageRow, MessageState, Millis, Usage};
 
 use super::{Decided, app_of};
 use crate::core::audience::check_reach;
@@ -45,6 +46,7 @@ pub(super) fn create(ledger: &mut Ledger, now: Millis, create: &CreateMessage) -
         return Err(problem::internal().into());
     }
     ledger.budgets.allow(app, Quota::LiveMessages, 1)?;
+    let clock = clock(ledger, app, now, &expression, false)?;
     let row = MessageRow {
         id: create.id,
         app: create.app,
@@ -59,7 +61,7 @@ pub(super) fn create(ledger: &mut Ledger, now: Millis, create: &CreateMessage) -
         variants: vec![render::variant(create.id, create.priority, expires_at, &create.body)],
     };
     ledger.budgets.allow(app, Quota::Bodies, Usage::of_bodies(&row))?;
-    ledger.grow(vec![Change::Message(Arc::new(row))])?;
+    ledger.grow(clock.into_iter().chain([Change::Message(Arc::new(row))]).collect())?;
     let created = CreatedMessage {
         id: create.id,
         state,
@@ -166,7 +168,8 @@ pub(super) fn edit(ledger: &mut Ledger, now: Millis, edit: &EditMessage) -> Deci
         ledger.budgets.allow(app, Quota::Bodies, more)?;
     }
     let row = Arc::new(row);
-    ledger.grow(vec![Change::Message(row.clone())])?;
+    let clock = clock(ledger, app, now, &expression, message.is_volatile())?;
+    ledger.grow(clock.into_iter().chain([Change::Message(row.clone())]).collect())?;
     Ok(Reply::Message { row, to })
 }
 
@@ -183,6 +186,25 @@ pub(super) fn recall(ledger: &mut Ledger, app: AppId, id: MessageId) -> Decided 
     let row = Arc::new(MessageRow { state, ..MessageRow::clone(before) });
     ledger.put(vec![Change::MessageState { app, id, state }])?;
     Ok(Reply::Message { row, to })
+}
+
+/// What brings the clock up to date before a volatile message is saved, so that it is judged by the time at which it was.
+/// `was`: it was volatile before.
+///
+/// # Errors
+/// 403 `too-many-volatile-messages`
+fn clock(
+    ledger: &Ledger,
+    app: &App,
+    now: Millis,
+    expression: &Expression,
+    was: bool,
+) -> Result<Option<Change>, Problem> {
+    if !expression.is_volatile() {
+        return Ok(None);
+    }
+    ledger.budgets.allow_volatile(app, u64::from(!was))?;
+    Ok(ledger.clock(now))
 }
 
 fn over(code: &str, detail: &str) -> Problem {

@@ -2,11 +2,13 @@
 //!
 //! A session proves a generation, and it is compared here again: the edge may lag behind a revocation.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use carillon_persist::{ReceiptRow, SeenRow};
+use carillon_persist::ReceiptRow;
 use carillon_world::{
-    AppId, Change, DeviceId, DevicePrivate, DeviceRow, Millis, Position, SecretHash, Seq,
+    AppId, ApplyError, Change, DeviceId, DevicePrivate, DeviceRow, Millis, Position, SecretHash,
+    Seq,
 };
 use carillon_world::{Receipt, ReceiptKind, SEEN_DEVICES_MAX};
 use subtle::ConstantTimeEq;
@@ -55,6 +57,7 @@ pub(super) fn enrol(
         attributes: Box::default(),
         groups: Box::default(),
         private: Some(Box::new(DevicePrivate { secret: Some(secret), tokens: Vec::new() })),
+        last_seen: Millis::ZERO,
     };
     let row = edited(app, &empty, profile, Setter::Device, seq)?;
     ledger.grow(vec![Change::Device(Arc::new(row))])?;
@@ -88,7 +91,7 @@ pub(super) fn patch(
     let before = own(ledger, app, device, generation)?.clone();
     let row = edited(app_of(ledger, app)?, &before, edit, Setter::Device, ledger.next_seq())?;
     put(ledger, &before, row)?;
-    came_by(ledger, now, app, device);
+    came_by(ledger, now, app, device)?;
     Ok(Reply::Done)
 }
 
@@ -104,7 +107,7 @@ pub(super) fn forget(
 }
 
 /// Only receipts for messages that are or were addressed to the device count; the answer is the same for all, so
-/// that it tells nothing.
+/// that it tells nothing. Those for volatile messages all count: who had one at which time is kept nowhere.
 pub(super) fn receipts(
     ledger: &mut Ledger,
     now: Millis,
@@ -120,11 +123,15 @@ pub(super) fn receipts(
         ))
         .into());
     }
+    let clock = ledger.world().clock();
     let known = app_of(ledger, app)?;
     let addressed = |receipt: &&Receipt| {
         let message = known.message(receipt.message);
         message.is_some_and(|m| {
-            m.revisions().iter().any(|revision| revision.addresses(&row).is_some())
+            m.revisions().iter().any(|revision| {
+                let volatile = revision.is_active() && revision.is_volatile();
+                volatile || revision.addresses(&row, clock).is_some()
+            })
         })
     };
     let counted: Vec<_> = receipts
@@ -138,7 +145,7 @@ pub(super) fn receipts(
     if !counted.is_empty() {
         ledger.open().receipts.extend(counted);
     }
-    came_by(ledger, now, app, device);
+    came_by(ledger, now, app, device)?;
     Ok(Reply::Done)
 }
 
@@ -154,25 +161,49 @@ pub(super) fn seen(
         let detail = format!("a report has at most {SEEN_DEVICES_MAX} devices");
         return Err(problem::too_large(detail).into());
     }
-    let mut rows = Vec::new();
-    let this = now.hour();
+    let known = app_of(ledger, app)?;
+    // Those of the last hour first, so that each is later than what is known.
+    let (mut last, mut this) = (BTreeSet::new(), BTreeSet::new());
     for &(device, hour) in devices {
-        let hour = hour.clamp(this.saturating_sub(1), this);
-        let known = app_of(ledger, app)?.device(device).is_some();
-        if known && ledger.seen.note(app, device, hour) {
-            rows.push(SeenRow { app, device, hour });
+        let (of_hour, at) = if hour < now.hour() {
+            (&mut last, last_hour(now))
+        } else {
+            (&mut this, this_hour(now))
+        };
+        if known.device(device).is_some_and(|row| row.last_seen < at) {
+            of_hour.insert(device);
         }
     }
-    ledger.put_seen(rows);
+    for (devices, at) in [(last, last_hour(now)), (this, this_hour(now))] {
+        if !devices.is_empty() {
+            let devices = devices.into_iter().collect();
+            ledger.put(vec![Change::Seen { app, at, devices }])?;
+        }
+    }
     Ok(Reply::Done)
 }
 
+fn this_hour(now: Millis) -> Millis {
+    Millis::of_hour(now.hour())
+}
+
+fn last_hour(now: Millis) -> Millis {
+    Millis::of_hour(now.hour().saturating_sub(1))
+}
+
 /// A write of its own shows that a device is there, without its edge's report.
-fn came_by(ledger: &mut Ledger, now: Millis, app: AppId, device: DeviceId) {
-    let hour = now.hour();
-    if ledger.seen.note(app, device, hour) {
-        ledger.put_seen(vec![SeenRow { app, device, hour }]);
+fn came_by(
+    ledger: &mut Ledger,
+    now: Millis,
+    app: AppId,
+    device: DeviceId,
+) -> Result<(), ApplyError> {
+    let at = this_hour(now);
+    let known = ledger.world().app(app).and_then(|app| app.device(device));
+    if known.is_some_and(|row| row.last_seen < at) {
+        ledger.put(vec![Change::Seen { app, at, devices: vec![device] }])?;
     }
+    Ok(())
 }
 
 /// As the store keeps it.

@@ -1,8 +1,8 @@
 //! How far back the shard remembers.
 //!
 //! Seqs have no times, so batches carry samples: "this seq was the head at that time". They are kept with the store, so
-//! a restart goes on where it was. A batch of nothing but a purge is no reason for a sample: else an idle shard would
-//! purge its own purges for ever.
+//! a restart goes on where it was. A batch of nothing but a purge, a tick or a report of devices seen is no reason
+//! for a sample: it leaves nothing to forget, and an idle shard would purge its own purges for ever.
 
 use std::collections::VecDeque;
 
@@ -20,7 +20,7 @@ pub(super) struct Retention {
     config: WriterConfig,
     /// Rising in both. Above the horizon.
     samples: VecDeque<(Seq, Millis)>,
-    /// Something but a purge was committed after the last sample.
+    /// Something that grows old was committed after the last sample.
     unsampled: bool,
 }
 
@@ -51,7 +51,7 @@ impl Retention {
         self.unsampled = false;
     }
 
-    /// A batch was committed that holds more than a purge, and no sample.
+    /// A batch was committed that holds something that grows old, and no sample.
     pub(super) fn handle_changes(&mut self) {
         self.unsampled = true;
     }

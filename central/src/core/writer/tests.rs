@@ -2,6 +2,7 @@ mod budgets;
 mod devices;
 mod messages;
 mod upkeep;
+mod volatile;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;

@@ -200,7 +200,7 @@ impl Upkeep {
             self.sent_at = now;
         }
         let sent = draft.sent.as_ref();
-        let changes = sent.is_some_and(|batch| !batch.changes.iter().all(is_purge));
+        let changes = sent.is_some_and(|batch| !batch.changes.iter().all(is_no_news));
         draft.upkeep.sample |= changes && self.retention.wants_sample(now);
         draft.upkeep.seen_since = self.seen_since;
         draft.sampled_at = draft.upkeep.sample.then_some(now);
@@ -225,7 +225,7 @@ impl Upkeep {
         }
         match draft.sampled_at {
             Some(at) => self.retention.handle_sample(seq, at),
-            None if !changes.clone().all(is_purge) => self.retention.handle_changes(),
+            None if !changes.clone().all(is_no_news) => self.retention.handle_changes(),
             None => {}
         }
         self.retention.handle_horizon(horizon);
@@ -270,8 +270,10 @@ impl Upkeep {
     }
 }
 
-fn is_purge(change: &Change) -> bool {
-    matches!(change, Change::Purge { .. })
+/// Whether the change leaves nothing that could grow old: a batch of nothing else is no reason for a sample, or an idle
+/// shard would purge its own purges and ticks for ever.
+fn is_no_news(change: &Change) -> bool {
+    matches!(change, Change::Purge { .. } | Change::Seen { .. } | Change::Clock { .. })
 }
 
 impl Sweep {

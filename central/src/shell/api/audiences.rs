@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use carillon_expr::{AudienceId, Context};
+use carillon_expr::AudienceId;
 use carillon_world::{App, Audience, MessageId, Position};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::answer::{Answered, ProblemBody, done, json, tagged, unexpected, written};
 use super::extract::{Caller, Page, Params, RawBody, RawQuery, if_match, page};
-use super::{Api, app_of};
+use super::{Api, Asked, app_of};
 use crate::core::auth::Action;
 use crate::core::limits::REFERENCES_MAX;
 use crate::core::problem;
@@ -121,11 +121,11 @@ pub(crate) async fn get(
     Params((app, name)): Params<(String, String)>,
 ) -> Answered {
     let app = caller.may_in(Action::ReadSchema, &app)?;
-    let look = api.ponder(move |world, _| {
-        let app = app_of(world, app)?;
+    let look = api.ponder(move |asked| {
+        let app = app_of(asked.world, app)?;
         let found = app.audience_by_name(&name);
         let audience = found.ok_or_else(|| problem::not_found("audience"))?;
-        Ok(look(app, audience))
+        Ok(look(asked, app, audience))
     });
     let used = look.await?;
     let revision = used.audience.revision;
@@ -134,9 +134,9 @@ pub(crate) async fn get(
 }
 
 /// Evaluates it for every device of the app: about 0.1 s a million.
-fn look(app: &App, audience: &Audience) -> UsedAudience {
+fn look(asked: &Asked<'_>, app: &App, audience: &Audience) -> UsedAudience {
     let id = audience.row().id;
-    let context = Context { message: Some(random::id()), ..Context::default() };
+    let context = asked.context(random::id());
     let fits = |row: &&Arc<_>| audience.expression().matches_in(&***row, &context);
     let messages = app.audience_messages(id);
     let users = app.audience_audiences(id);

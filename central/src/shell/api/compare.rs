@@ -1,10 +1,10 @@
 //! Who gains and who loses by an edit, before it is saved.
 
-use axum::extract::State;
 use std::sync::Arc;
 
-use carillon_expr::{Context, Expression};
-use carillon_world::{App, AppId, AudienceRow, DeviceId, MessageId, World};
+use axum::extract::State;
+use carillon_expr::Expression;
+use carillon_world::{App, AppId, AudienceRow, DeviceId, MessageId};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -12,11 +12,10 @@ use utoipa::ToSchema;
 use super::answer::{Answered, ProblemBody, Refusal, json};
 use super::extract::{Caller, Params, RawBody};
 use super::preview::{check_sample, ten};
-use super::{Api, app_of};
+use super::{Api, Asked, app_of};
 use crate::core::audience::{Fault, tried};
 use crate::core::auth::Action;
-use crate::core::budget::Budgets;
-use crate::core::{expression, problem};
+use crate::core::{expression, problem, render};
 use crate::shell::random;
 
 /// Evaluations for the messages that use an audience: about a second.
@@ -54,6 +53,8 @@ pub(crate) struct ComparisonBody {
     keep: u64,
     /// Devices of the app.
     of: u64,
+    /// The clock by which both were judged.
+    at: String,
     /// For an audience: the scheduled and active messages that use it, also through other audiences. With many devices
     /// not all of them are looked at.
     messages: Vec<MessageComparison>,
@@ -102,27 +103,20 @@ pub(crate) async fn compare(
     let app = caller.may_in(Action::PreviewAudience, &app)?;
     let input: Edit = input.json().await?;
     check_sample(input.sample)?;
-    let budgets = api.shared.budgets;
-    let body = api.ponder(move |world, _| judge(world, &budgets, app, &input)).await?;
+    let body = api.ponder(move |asked| judge(asked, app, &input)).await?;
     Ok(json(StatusCode::OK, &body))
 }
 
 /// Evaluates both for every device of the app: about 0.2 s a million.
-fn judge(
-    world: &World,
-    budgets: &Budgets,
-    app: AppId,
-    input: &Edit,
-) -> Result<ComparisonBody, Refusal> {
-    let app = app_of(world, app)?;
-    let limits = &budgets.expressions;
+fn judge(asked: &Asked<'_>, app: AppId, input: &Edit) -> Result<ComparisonBody, Refusal> {
+    let (app, limits) = (app_of(asked.world, app)?, asked.limits());
     let before = match (&input.before, input.message, &input.audience) {
         (Some(text), None, None) => expression::read(text, app, limits)?,
         (None, Some(id), None) => {
             let message = app.message(id).ok_or_else(|| problem::not_found("message"))?;
             message.expression().clone()
         }
-        (None, None, Some(name)) => return judge_audience(world, budgets, app, name, input),
+        (None, None, Some(name)) => return judge_audience(asked, app, name, input),
         _ => {
             let detail = "give one of `before`, `message` and `audience`";
             return Err(problem::invalid(detail).into());
@@ -131,18 +125,19 @@ fn judge(
     let after = expression::read(&input.after, app, limits)?;
     // The same draw for both, since an edit does not change a message's id.
     let salt = input.message.map_or_else(random::id, MessageId::get);
-    Ok(weigh(app, &before, &after, salt, input.sample))
+    Ok(weigh(asked, app, (&before, &after), salt, input.sample))
 }
 
-/// `salt`: the id of the message that samples without a salt of their own are drawn for.
+/// What is there and what would take its place. `salt`: the id of the message that samples without a salt of their own
+/// are drawn for.
 fn weigh(
+    asked: &Asked<'_>,
     app: &App,
-    before: &Expression,
-    after: &Expression,
+    (before, after): (&Expression, &Expression),
     salt: u64,
     sample: usize,
 ) -> ComparisonBody {
-    let context = Context { message: Some(salt), ..Context::default() };
+    let context = asked.context(salt);
     let mut body = ComparisonBody {
         before: before.to_text(app),
         after: after.to_text(app),
@@ -150,6 +145,7 @@ fn weigh(
         lose: Side::default(),
         keep: 0,
         of: 0,
+        at: render::time(asked.at),
         messages: Vec::new(),
         message_count: 0,
     };
@@ -167,34 +163,33 @@ fn weigh(
 
 /// By a world in which the edit is made; what the edit would be refused for, the comparison is refused for.
 fn judge_audience(
-    world: &World,
-    budgets: &Budgets,
+    asked: &Asked<'_>,
     app: &App,
     name: &str,
     input: &Edit,
 ) -> Result<ComparisonBody, Refusal> {
     let audience = app.audience_by_name(name).ok_or_else(|| problem::not_found("audience"))?;
     let (row, before) = (audience.row(), audience.expression());
-    let after = expression::read_audience(row.id, &input.after, app, &budgets.expressions)?;
+    let after = expression::read_audience(row.id, &input.after, app, asked.limits())?;
     let stored = after.to_stored();
-    let mut edited = world.clone();
+    let mut edited = asked.world.clone();
     if *row.expression != *stored {
-        let (from, expression) = (world.seq().next(), stored.into());
+        let (from, expression) = (asked.world.seq().next(), stored.into());
         let row = Arc::new(AudienceRow { from, expression, ..AudienceRow::clone(row) });
-        edited = tried(world, budgets, &row).map_err(|fault| match fault {
+        edited = tried(asked.world, asked.budgets, &row).map_err(|fault| match fault {
             Fault::Refused(problem) => problem,
             Fault::Broken(_) => problem::internal(),
         })?;
     }
     let edited = app_of(&edited, app.row().id)?;
-    let mut body = weigh(app, before, &after, random::id(), input.sample);
+    let mut body = weigh(asked, app, (before, &after), random::id(), input.sample);
     let users = app.audience_messages(row.id);
     body.message_count = users.len();
     let most = (EVALUATIONS_MAX / (2 * app.device_count().max(1))).max(1);
     for id in users.iter().take(most) {
         let present = |app: &App| app.message(*id).map(|message| message.expression().clone());
         let Some((before, after)) = present(app).zip(present(edited)) else { continue };
-        let sides = weigh(app, &before, &after, id.get(), 0);
+        let sides = weigh(asked, app, (&before, &after), id.get(), 0);
         let (gain, lose) = (sides.gain.count, sides.lose.count);
         body.messages.push(MessageComparison { message: *id, gain, lose, keep: sides.keep });
     }

@@ -7,17 +7,17 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use carillon_expr::{
-    AttributeId, AudienceId, Completion, Expression, GroupId, Limits, Profile, Schema,
-    SuggestionKind, Type, Value,
+    AttributeId, AudienceId, Completion, Expression, GroupId, Profile, Schema, SuggestionKind,
+    Type, Value,
 };
-use carillon_world::{App, AppId, World};
+use carillon_world::{App, AppId};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::answer::{Answered, ProblemBody, Refusal, json};
 use super::extract::{Caller, Params, RawBody};
-use super::{Api, app_of};
+use super::{Api, Asked, app_of};
 use crate::core::auth::Action;
 use crate::core::problem;
 
@@ -104,17 +104,12 @@ pub(crate) async fn complete(
 ) -> Answered {
     let app = caller.may_in(Action::PreviewAudience, &app)?;
     let input: Typed = input.json().await?;
-    let body = api.ponder(move |world, limits| suggest(world, limits, app, &input)).await?;
+    let body = api.ponder(move |asked| suggest(asked, app, &input)).await?;
     Ok(json(StatusCode::OK, &body))
 }
 
-fn suggest(
-    world: &World,
-    limits: &Limits,
-    app: AppId,
-    input: &Typed,
-) -> Result<CompletionBody, Refusal> {
-    let app = app_of(world, app)?;
+fn suggest(asked: &Asked<'_>, app: AppId, input: &Typed) -> Result<CompletionBody, Refusal> {
+    let (app, limits) = (app_of(asked.world, app)?, asked.limits());
     let cursor = match (input.cursor, input.cursor_utf16) {
         (Some(_), Some(_)) => {
             return Err(problem::invalid("give one of `cursor` and `cursor_utf16`").into());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use carillon_world::{App, DeviceId, DeviceRow, PushToken};
+use carillon_world::{App, DeviceId, DeviceRow, Millis, PushToken};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -62,6 +62,8 @@ pub(crate) struct DeviceBody {
     /// How many push tokens it has.
     tokens: usize,
     created_at: String,
+    /// The hour in which it was last reported as seen; `null` if it never was.
+    last_seen: Option<String>,
     /// The seq at which what matching depends on last changed.
     profile_changed_seq: u64,
 }
@@ -81,6 +83,7 @@ fn body(app: &App, row: &DeviceRow) -> DeviceBody {
         groups: groups(app, row),
         tokens: row.private.as_ref().map_or(0, |p| p.tokens.len()),
         created_at: render::time(row.created_at),
+        last_seen: (row.last_seen > Millis::ZERO).then(|| render::time(row.last_seen)),
         profile_changed_seq: row.p.get(),
     }
 }

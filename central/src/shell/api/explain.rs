@@ -2,8 +2,8 @@
 
 use axum::extract::State;
 use axum::response::IntoResponse as _;
-use carillon_expr::{Context, Explanation, Limits, Truth};
-use carillon_world::{AppId, DeviceId, MessageId, MessageState, World};
+use carillon_expr::{Explanation, Truth};
+use carillon_world::{AppId, DeviceId, MessageId, MessageState, Millis};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,9 +11,9 @@ use utoipa::ToSchema;
 use super::answer::{Answered, ProblemBody, Refusal, json};
 use super::extract::{Caller, Params, RawBody};
 use super::messages::StateName;
-use super::{Api, app_of};
+use super::{Api, Asked, app_of};
 use crate::core::auth::Action;
-use crate::core::{expression, problem};
+use crate::core::{expression, problem, render};
 use crate::shell::random;
 
 /// One of `to` and `message`, and a device.
@@ -39,6 +39,8 @@ pub(crate) struct ExplanationBody {
     to: String,
     /// Whether it is true for the device.
     matches: bool,
+    /// The clock by which it was judged.
+    at: String,
     /// The tree, from the whole to the smallest parts, each before those that it is made of. An audience is taken
     /// apart where it is met first.
     parts: Vec<PartBody>,
@@ -81,7 +83,7 @@ pub(crate) enum TruthName {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SawBody {
-    /// The name of an attribute, or `user`, `device`, `message`.
+    /// The name of an attribute, or `user`, `device`, `message`, `now`, `last_seen`.
     name: String,
     /// As an expression would write it, a long one cut with `…`; `null` if the device has none.
     value: Option<String>,
@@ -104,7 +106,7 @@ pub(crate) async fn explain(
 ) -> Answered {
     let app = caller.may_in(Action::PreviewAudience, &app)?;
     let input: Question = input.json().await?;
-    let asked = api.ponder(move |world, limits| answer(world, limits, app, &input)).await?;
+    let asked = api.ponder(move |asked| answer(asked, app, &input)).await?;
     if wants_text(&headers) {
         let kind = HeaderValue::from_static("text/plain; charset=utf-8");
         return Ok(([(header::CONTENT_TYPE, kind)], asked.text()).into_response());
@@ -120,15 +122,16 @@ fn wants_text(headers: &HeaderMap) -> bool {
 }
 
 /// The answer before it has a form.
-struct Asked {
+struct Answer {
     device: DeviceId,
     message: Option<(MessageId, MessageState)>,
     to: String,
     explanation: Explanation,
+    at: Millis,
 }
 
-fn answer(world: &World, limits: &Limits, app: AppId, input: &Question) -> Result<Asked, Refusal> {
-    let app = app_of(world, app)?;
+fn answer(asked: &Asked<'_>, app: AppId, input: &Question) -> Result<Answer, Refusal> {
+    let (app, limits) = (app_of(asked.world, app)?, asked.limits());
     let (expression, message) = match (&input.to, input.message) {
         (Some(text), None) => (expression::read(text, app, limits)?, None),
         (None, Some(id)) => {
@@ -140,16 +143,17 @@ fn answer(world: &World, limits: &Limits, app: AppId, input: &Question) -> Resul
     let device = app.device(input.device).ok_or_else(|| problem::not_found("device"))?;
     // As in a preview, a message to be has any id.
     let salt = message.map_or_else(random::id, |(id, _)| id.get());
-    let context = Context { message: Some(salt), ..Context::default() };
-    Ok(Asked {
+    let context = asked.context(salt);
+    Ok(Answer {
         device: input.device,
         message,
         to: expression.to_text(app),
         explanation: expression.explain(&**device, &context, app),
+        at: asked.at,
     })
 }
 
-impl Asked {
+impl Answer {
     fn gets(&self, state: MessageState) -> bool {
         state == MessageState::Active && self.explanation.matches
     }
@@ -186,7 +190,8 @@ impl Asked {
             PartBody { parent, depth: part.depth, text: part.text, truth: part.truth, saw }
         };
         let parts = parts.into_iter().enumerate().map(part).collect();
-        ExplanationBody { device: self.device, message, to: self.to, matches, parts }
+        let at = render::time(self.at);
+        ExplanationBody { device: self.device, message, to: self.to, matches, at, parts }
     }
 }
 

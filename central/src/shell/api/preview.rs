@@ -1,17 +1,16 @@
 //! Who an expression would reach, without writing anything.
 
 use axum::extract::State;
-use carillon_expr::{Context, Limits};
-use carillon_world::{AppId, DeviceId, World};
+use carillon_world::{AppId, DeviceId};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::answer::{Answered, ProblemBody, Refusal, json};
 use super::extract::{Caller, Params, RawBody};
-use super::{Api, app_of};
+use super::{Api, Asked, app_of};
 use crate::core::auth::Action;
-use crate::core::{expression, problem};
+use crate::core::{expression, problem, render};
 use crate::shell::random;
 
 /// Ids that one answer may be asked for.
@@ -40,6 +39,8 @@ pub(crate) struct AudienceBody {
     of: u64,
     /// The expression, canonical.
     to: String,
+    /// The clock by which it was judged.
+    at: String,
 }
 
 /// Counts the devices that an expression describes, exactly, and names a few.
@@ -57,7 +58,7 @@ pub(crate) async fn preview(
     let app = caller.may_in(Action::PreviewAudience, &app)?;
     let input: Audience = input.json().await?;
     check_sample(input.sample)?;
-    let body = api.ponder(move |world, limits| count(world, limits, app, &input)).await?;
+    let body = api.ponder(move |asked| count(asked, app, &input)).await?;
     Ok(json(StatusCode::OK, &body))
 }
 
@@ -71,18 +72,13 @@ pub(super) fn check_sample(sample: usize) -> Result<(), Refusal> {
 }
 
 /// Evaluates for every device of the app: about 0.1 s a million.
-fn count(
-    world: &World,
-    limits: &Limits,
-    app: AppId,
-    input: &Audience,
-) -> Result<AudienceBody, Refusal> {
-    let app = app_of(world, app)?;
-    let expression = expression::read(&input.to, app, limits)?;
+fn count(asked: &Asked<'_>, app: AppId, input: &Audience) -> Result<AudienceBody, Refusal> {
+    let app = app_of(asked.world, app)?;
+    let expression = expression::read(&input.to, app, asked.limits())?;
     // A sample that names no salt has the message's id for one, and the message has none yet.
-    let context = Context { message: Some(random::id()), ..Context::default() };
-    let mut body =
-        AudienceBody { count: 0, sample: Vec::new(), of: 0, to: expression.to_text(app) };
+    let context = asked.context(random::id());
+    let (to, at) = (expression.to_text(app), render::time(asked.at));
+    let mut body = AudienceBody { count: 0, sample: Vec::new(), of: 0, to, at };
     for row in app.devices() {
         body.of += 1;
         if expression.matches_in(&**row, &context) {

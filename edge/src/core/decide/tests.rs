@@ -162,7 +162,7 @@ fn a_poll_with_nothing_to_say_waits_for_its_device_and_then_says_so() {
     let wait = Ask::Poll { wait: 30 * SECOND };
     let park = parked(edge.decide(&mine(), Some(&cursor), wait, Duration::ZERO));
     assert_eq!((park.app, park.device, park.until), (APP, DEVICE, edge.start + 30 * SECOND));
-    assert!(matches!(park.awaits, Awaits::News(row) if row.id == DEVICE));
+    assert!(matches!(park.awaits, Awaits::News { device, .. } if device.id == DEVICE));
     assert_eq!(answered(edge.decide(&mine(), Some(&cursor), wait, 30 * SECOND)), Answer::nothing());
     edge.draining = true;
     assert_eq!(

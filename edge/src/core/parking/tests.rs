@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use carillon_world::{Change, Position};
+use carillon_world::{Change, Millis, Position};
 
 use super::super::fixture::{
     APP, DEVICE, HEAD, OTHER, OTHER_APP, VIP, after, device, message, message_of, position, recall,
@@ -13,7 +13,8 @@ const DEVICES: [(AppId, DeviceId); 3] = [(APP, DEVICE), (APP, OTHER), (OTHER_APP
 
 fn park(world: &World, app: AppId, device: DeviceId) -> Park {
     let row = world.app(app).and_then(|a| a.device(device)).expect("the device is there").clone();
-    Park { app, device, until: Instant::now(), awaits: Awaits::News(row) }
+    let volatile = volatile_digest(world, &row);
+    Park { app, device, until: Instant::now(), awaits: Awaits::News { device: row, volatile } }
 }
 
 fn wait_for(awaits: Awaits) -> Park {
@@ -154,4 +155,84 @@ fn who_is_woken_together_is_woken_in_the_order_of_places() {
         .map(|n| parking.park(&wait_for(Awaits::Link), n).expect("there is room").ticket)
         .collect();
     assert_eq!(parking.woken_by_link(), places);
+}
+
+/// A world of which the clock runs, with a message to whoever was seen in the last two hours.
+fn ticking() -> World {
+    let to_seen = message(1, "last_seen within 2h");
+    after(&world(), vec![clock(1_000), to_seen]).0
+}
+
+fn clock(hours: u64) -> Change {
+    Change::Clock { at: Millis(hours * HOUR) }
+}
+
+fn seen(hours: u64, devices: &[DeviceId]) -> Change {
+    Change::Seen { app: APP, at: Millis(hours * HOUR), devices: devices.to_vec() }
+}
+
+const HOUR: u64 = 60 * 60 * 1000;
+
+/// Who is woken by a sweep, in parts of so many evaluations, and in how many parts.
+fn swept(parking: &mut Parking<usize>, world: &World, evaluations: u64) -> (Vec<usize>, usize) {
+    let (mut woken, mut parts) = (Vec::new(), 0);
+    parking.begin_sweep();
+    while parking.is_sweeping() {
+        parts += 1;
+        for ticket in parking.sweep(world, evaluations) {
+            woken.extend(parking.remove(ticket));
+        }
+    }
+    (woken, parts)
+}
+
+#[test]
+fn a_report_wakes_those_for_whom_it_alters_something_and_nobody_else() {
+    let w = ticking();
+    assert_eq!(woken(&w, vec![seen(1_000, &[DEVICE])]), [0], "comes in");
+    assert_eq!(woken(&w, vec![seen(900, &[DEVICE, OTHER])]), [0; 0], "still out");
+    let (w, _) = after(&w, vec![seen(1_000, &[DEVICE])]);
+    assert_eq!(woken(&w, vec![seen(1_001, &[DEVICE])]), [0; 0], "still in");
+    assert_eq!(woken(&world(), vec![seen(1_000, &[DEVICE])]), [0; 0], "nothing volatile");
+}
+
+#[test]
+fn a_tick_wakes_those_who_come_in_or_fall_out_and_nobody_else() {
+    let (w, _) = after(&ticking(), vec![seen(1_000, &[DEVICE])]);
+    let mut parking = parked(&w);
+    let (same, applied) = after(&w, vec![clock(1_001)]);
+    assert_eq!(parking.woken_by(&same, &applied), []);
+    assert_eq!(swept(&mut parking, &same, u64::MAX), (vec![], 1));
+    let (late, _) = after(&same, vec![clock(1_003)]);
+    assert_eq!(swept(&mut parking, &late, u64::MAX), (vec![0], 1));
+    let ahead = message(2, "not last_seen < now - 5h");
+    let (w, _) = after(&late, vec![ahead, seen(1_000, &[DEVICE, OTHER])]);
+    let mut parking = parked(&w);
+    let (out, _) = after(&w, vec![clock(1_006)]);
+    assert_eq!(swept(&mut parking, &out, u64::MAX), (vec![0, 1], 1));
+}
+
+#[test]
+fn a_sweep_goes_in_parts_and_looks_at_everybody_once() {
+    let (w, _) = after(&ticking(), vec![seen(1_000, &[DEVICE, OTHER])]);
+    let (late, _) = after(&w, vec![clock(1_003)]);
+    let mut parking = parked(&w);
+    let first = parking.sweep(&late, 1);
+    assert!(first.is_empty() && !parking.is_sweeping(), "nothing ticked");
+    assert_eq!(swept(&mut parking, &late, 1), (vec![0, 1], 3));
+    // A tick within a sweep begins it anew, where it is.
+    let mut parking = parked(&w);
+    parking.begin_sweep();
+    assert_eq!(parking.sweep(&w, 1), []);
+    let (woken, parts) = swept(&mut parking, &late, 1);
+    assert_eq!((woken, parts), (vec![1, 0], 3));
+}
+
+/// An edit that changes nobody's truth by the clock of now may still take something from those who had it.
+#[test]
+fn a_change_of_a_volatile_message_wakes_who_had_it() {
+    let (w, _) = after(&ticking(), vec![seen(1_000, &[DEVICE])]);
+    assert_eq!(woken(&w, vec![clock(1_005), message(1, "not all")]), [0]);
+    assert_eq!(woken(&w, vec![clock(1_005), recall(1)]), [0]);
+    assert_eq!(woken(&w, vec![recall(1)]), [0]);
 }

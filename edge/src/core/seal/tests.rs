@@ -31,7 +31,8 @@ fn session() -> Session {
 }
 
 fn cursor() -> Cursor {
-    Cursor { held: Some(position(10)), floor: Some(position(12)), fresh: true, digest: Some(99) }
+    let (held, floor) = (Some(position(10)), Some(position(12)));
+    Cursor { held, floor, fresh: true, digest: Some(99), volatile: None }
 }
 
 /// What version 1 sealed opens for as long as version 1 is accepted. The file holds text made with the keys above;
@@ -155,9 +156,11 @@ proptest! {
     #[test]
     fn what_is_sealed_opens(
         held in proptest::option::of(0u64..1 << 62), floor in proptest::option::of(0u64..1 << 62),
-        fresh: bool, digest in proptest::option::of(any::<u64>()), entropy: [u8; 12], app: u64, device: u64,
+        fresh: bool, digest in proptest::option::of(any::<u64>()),
+        volatile in proptest::option::of(any::<u64>()), entropy: [u8; 12], app: u64, device: u64,
     ) {
-        let cursor = Cursor { held: held.map(position), floor: floor.map(position), fresh, digest };
+        let (held, floor) = (held.map(position), floor.map(position));
+        let cursor = Cursor { held, floor, fresh, digest, volatile };
         let (app, device) = (AppId::new(app), DeviceId::new(device));
         let text = seal_cursor(&ring(), Entropy(entropy), app, device, &cursor).unwrap();
         prop_assert!(text.len() < SEALED_MAX / 4);

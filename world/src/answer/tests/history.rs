@@ -2,22 +2,75 @@
 //! stored, lost, late and repeated; fetches from other edges; writes of the device's own. Whatever is answered is compared with
 //! what the history says, by brute force and without the world's own bookkeeping.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use carillon_expr::{Time, Type};
 
 use super::*;
-use crate::{AudienceId, AudienceRow, Partition, WorldBuilder};
+use crate::{AttributeId, AttributeRow, AudienceId, AudienceRow, Partition, WorldBuilder};
 
+const HOUR: u64 = 60 * 60 * 1000;
+/// An attribute that the device has all the time, in the middle of what the clock goes through.
+const BEGINS: AttributeId = AttributeId::new(9);
+const BEGINS_AT: u64 = 1_025 * HOUR;
+const CLOCK_FROM: u64 = 1_000 * HOUR;
+
+/// Something that an expression looks at.
 #[derive(Clone, Copy, Debug)]
-enum Of {
+enum Test {
     Group(u64),
     Audience(u64),
+    /// Seen so many hours before the clock at most.
+    Seen(u64),
+    /// Begins so many hours after the clock at most.
+    Ahead(u64),
+    /// Began so many hours before the clock at least.
+    Began(u64),
 }
 
-/// "one of these", or "all of these": each may be negated.
+impl Test {
+    fn random(random: &mut Random) -> Test {
+        match random.below(6) {
+            0 => Test::Seen(random.below(4)),
+            1 => Test::Ahead(1 + random.below(20)),
+            2 => Test::Began(random.below(10)),
+            _ => Test::Group(random.below(3)),
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Test::Group(group) => format!("#:{}", GroupId::new(group)),
+            Test::Audience(id) => format!("@:{}", AudienceId::new(id)),
+            Test::Seen(hours) => format!("last_seen within {hours}h"),
+            Test::Ahead(hours) => format!(":{BEGINS} within next {hours}h"),
+            Test::Began(hours) => format!(":{BEGINS} <= now - {hours}h"),
+        }
+    }
+
+    /// `None`: unknown.
+    fn holds(self, truth: &Truth, audiences: &Audiences) -> Option<bool> {
+        match self {
+            Test::Audience(id) => audiences[&id].outcome(truth, audiences),
+            Test::Group(group) => Some(truth.groups.contains(&GroupId::new(group))),
+            Test::Seen(hours) => {
+                let seen = truth.seen?.min(truth.clock);
+                Some(seen + hours * HOUR >= truth.clock)
+            }
+            Test::Ahead(hours) => {
+                let ends = truth.clock + hours * HOUR;
+                Some((truth.clock..=ends).contains(&BEGINS_AT))
+            }
+            Test::Began(hours) => Some(BEGINS_AT + hours * HOUR <= truth.clock),
+        }
+    }
+}
+
+/// "one of these", or "all of these": (test, negated).
 #[derive(Clone, Debug)]
 struct To {
     any: bool,
-    literals: Vec<(Of, bool)>,
+    literals: Vec<(Test, bool)>,
 }
 
 /// What each audience says. None uses one with a smaller number, so none uses itself.
@@ -28,44 +81,57 @@ impl To {
     fn random(random: &mut Random, audiences: &Audiences, from: u64) -> To {
         let known: Vec<u64> = audiences.range(from..).map(|(id, _)| *id).collect();
         let literal = |random: &mut Random| {
-            let of = if !known.is_empty() && random.below(2) == 0 {
-                Of::Audience(known[random.below(known.len() as u64) as usize])
+            let test = if !known.is_empty() && random.below(2) == 0 {
+                Test::Audience(known[random.below(known.len() as u64) as usize])
             } else {
-                Of::Group(random.below(3))
+                Test::random(random)
             };
-            (of, random.below(4) == 0)
+            (test, random.below(4) == 0)
         };
         let literals = (0..1 + random.below(2)).map(|_| literal(random)).collect();
         To { any: random.below(2) == 0, literals }
     }
 
     fn text(&self) -> String {
-        let literal = |&(of, negated): &(Of, bool)| {
-            let of = match of {
-                Of::Group(id) => format!("#:{}", GroupId::new(id)),
-                Of::Audience(id) => format!("@:{}", AudienceId::new(id)),
-            };
-            format!("{}{of}", if negated { "not " } else { "" })
+        let literal = |(test, negated): &(Test, bool)| {
+            format!("{}{}", if *negated { "not " } else { "" }, test.text())
         };
         let parts: Vec<String> = self.literals.iter().map(literal).collect();
         parts.join(if self.any { " or " } else { " and " })
     }
 
-    fn holds(&self, groups: &[GroupId], audiences: &Audiences) -> bool {
-        let literal = |&(of, negated): &(Of, bool)| {
-            let holds = match of {
-                Of::Group(id) => groups.contains(&GroupId::new(id)),
-                Of::Audience(id) => audiences[&id].holds(groups, audiences),
-            };
-            holds != negated
+    fn is_volatile(&self, audiences: &Audiences) -> bool {
+        self.literals.iter().any(|(test, _)| match test {
+            Test::Group(_) => false,
+            Test::Audience(id) => audiences[id].is_volatile(audiences),
+            Test::Seen(_) | Test::Ahead(_) | Test::Began(_) => true,
+        })
+    }
+
+    /// `None`: unknown.
+    fn outcome(&self, truth: &Truth, audiences: &Audiences) -> Option<bool> {
+        let outcome = |(test, negated): &(Test, bool)| {
+            test.holds(truth, audiences).map(|holds| holds != *negated)
         };
-        if self.any { self.literals.iter().any(literal) } else { self.literals.iter().all(literal) }
+        let all: Vec<Option<bool>> = self.literals.iter().map(outcome).collect();
+        let decisive = Some(self.any);
+        if all.contains(&decisive) {
+            decisive
+        } else if all.contains(&None) {
+            None
+        } else {
+            Some(!self.any)
+        }
+    }
+
+    fn holds(&self, truth: &Truth, audiences: &Audiences) -> bool {
+        self.outcome(truth, audiences) == Some(true)
     }
 
     fn uses(&self, audience: u64, audiences: &Audiences) -> bool {
-        self.literals.iter().any(|(of, _)| match of {
-            Of::Group(_) => false,
-            Of::Audience(id) => *id == audience || audiences[id].uses(audience, audiences),
+        self.literals.iter().any(|(test, _)| match test {
+            Test::Audience(id) => *id == audience || audiences[id].uses(audience, audiences),
+            _ => false,
         })
     }
 }
@@ -76,30 +142,54 @@ struct Told {
     to: To,
     state: MessageState,
     revision: u32,
+    /// The seq of its last change.
+    changed: Seq,
 }
 
 type Held = BTreeMap<MessageId, Tag>;
 
 /// What the history says at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Truth {
     messages: BTreeMap<MessageId, Told>,
     groups: Vec<GroupId>,
     audiences: Audiences,
+    clock: u64,
+    /// When the device was last seen.
+    seen: Option<u64>,
     /// Every revision that was ever active: when, and to whom by what audiences said then.
     active: Vec<(Seq, To, Audiences)>,
 }
 
 impl Truth {
     fn h(&self) -> Held {
+        self.h_where(|_| true)
+    }
+
+    fn h_where(&self, which: impl Fn(&Told) -> bool) -> Held {
         let active = |told: &Told| {
-            told.state == MessageState::Active && told.to.holds(&self.groups, &self.audiences)
+            told.state == MessageState::Active && told.to.holds(self, &self.audiences)
         };
         self.messages
             .iter()
-            .filter(|(_, told)| active(told))
+            .filter(|(_, told)| active(told) && which(told))
             .map(|(id, told)| (*id, told.tag))
             .collect()
+    }
+
+    fn volatile_h(&self) -> Held {
+        self.h_where(|told| told.to.is_volatile(&self.audiences))
+    }
+
+    /// How many volatile messages that are the same as in `before` became due or ceased to be.
+    fn altered_since(&self, before: &Truth) -> usize {
+        let (old, new) = (before.volatile_h(), self.volatile_h());
+        let same = |id: &MessageId| match (before.messages.get(id), self.messages.get(id)) {
+            (Some(old), Some(new)) => old.changed == new.changed,
+            _ => false,
+        };
+        let ids: BTreeSet<MessageId> = old.keys().chain(new.keys()).copied().collect();
+        ids.iter().filter(|id| same(id) && old.contains_key(id) != new.contains_key(id)).count()
     }
 
     fn change(&mut self, random: &mut Random, seq: Seq) -> Change {
@@ -110,7 +200,12 @@ impl Truth {
             Change::Audience(row) => told.to.uses(row.id.get(), &self.audiences),
             _ => false,
         };
-        for (_, told) in self.messages.iter().filter(changed) {
+        let ids: Vec<MessageId> = self.messages.iter().filter(changed).map(|(id, _)| *id).collect();
+        for id in ids {
+            let told = self.messages.get_mut(&id).expect("it was found");
+            if matches!(told.state, MessageState::Active | MessageState::Scheduled) {
+                told.changed = seq;
+            }
             if told.state == MessageState::Active {
                 self.active.push((seq, told.to.clone(), self.audiences.clone()));
             }
@@ -131,9 +226,20 @@ impl Truth {
 
     fn draw(&mut self, random: &mut Random, seq: Seq) -> Change {
         use MessageState::{Active, Expired, Recalled, Scheduled};
-        match random.below(15) {
+        match random.below(19) {
             0..2 => return self.regroup(random, seq),
-            12.. => return self.say(random, seq),
+            12..15 => {
+                // A clock that is told an earlier time stays.
+                let at = self.clock + random.below(4) * HOUR / 2 - random.below(3) * HOUR / 2;
+                self.clock = self.clock.max(at);
+                return Change::Clock { at: Millis(at) };
+            }
+            16.. => return self.say(random, seq),
+            15 => {
+                let at = self.clock / HOUR * HOUR + HOUR - random.below(4) * HOUR;
+                self.seen = self.seen.max(Some(at));
+                return Change::Seen { app: APP, at: Millis(at), devices: vec![DEVICE] };
+            }
             2 if seq.get() > 12 => {
                 return Change::Purge { horizon: Seq::new(seq.get() - 1 - random.below(6)) };
             }
@@ -145,6 +251,7 @@ impl Truth {
                         (_, 0) => Expired,
                         _ => Recalled,
                     };
+                    told.changed = seq;
                     return Change::MessageState { app: APP, id, state: told.state };
                 }
             }
@@ -162,6 +269,7 @@ impl Truth {
             state: before
                 .map_or(if random.below(4) == 0 { Scheduled } else { Active }, |told| told.state),
             revision: before.map_or(1, |told| told.revision + 1),
+            changed: seq,
         };
         let change = message(id, &told.to.text(), told.tag, told.state, told.revision);
         self.messages.insert(id, told);
@@ -190,8 +298,16 @@ impl Truth {
 
     fn regroup(&mut self, random: &mut Random, seq: Seq) -> Change {
         self.groups = (0..3).filter(|_| random.below(2) == 0).map(GroupId::new).collect();
-        device(&self.groups, seq)
+        profile(&self.groups, seq)
     }
+}
+
+/// The device as the store has it: without when it was seen.
+fn profile(groups: &[GroupId], p: Seq) -> Change {
+    let Change::Device(row) = device(groups, p) else { unreachable!("it is a device") };
+    let begins = i64::try_from(BEGINS_AT).ok().and_then(Time::from_ms).expect("a time");
+    let attributes = Box::new([(BEGINS, carillon_expr::Value::Time(begins))]);
+    Change::Device(Arc::new(DeviceRow { attributes, ..DeviceRow::clone(&row) }))
 }
 
 /// The shard at one moment, and the moment before it. A restore makes branches.
@@ -209,7 +325,26 @@ struct History {
 
 impl History {
     fn new() -> History {
-        let first = Moment { world: start(), truth: Truth::default(), parent: None };
+        let mut world = start();
+        let begins = AttributeRow {
+            id: BEGINS,
+            app: APP,
+            name: "begins".into(),
+            kind: Type::Time,
+            set_by: SetBy::Server,
+        };
+        let at = world.seq().next().next();
+        let clock = Change::Clock { at: Millis(CLOCK_FROM) };
+        commit(&mut world, vec![Change::Attribute(Arc::new(begins)), profile(&[], at), clock]);
+        let truth = Truth {
+            messages: BTreeMap::new(),
+            groups: Vec::new(),
+            audiences: Audiences::new(),
+            clock: CLOCK_FROM,
+            seen: None,
+            active: Vec::new(),
+        };
+        let first = Moment { world, truth, parent: None };
         History { moments: vec![first], head: 0, epoch: 1 }
     }
 
@@ -264,7 +399,7 @@ fn restarted(world: &World) -> World {
     builder.finish(world.lineage().clone(), world.seq(), world.horizon()).expect("rows fit")
 }
 
-fn digest(held: &Held) -> u64 {
+fn digest_by(held: &Held) -> u64 {
     held.iter().fold(0, |sum, (id, tag)| sum.wrapping_add(share(*id, *tag)))
 }
 
@@ -307,7 +442,7 @@ fn ask(
             let held = cursor.held.expect("an empty store gets an inventory").seq;
             let told = truth.active.iter().filter(|(seq, ..)| *seq > held);
             assert!(
-                !told.into_iter().any(|(_, to, then)| to.holds(&truth.groups, then)),
+                !told.into_iter().any(|(_, to, then)| to.holds(truth, then)),
                 "what addressed the device moves its cursor"
             );
             assert!(client.mixed || client.held == h, "P1: 204 is said to who lacks something");
@@ -336,7 +471,11 @@ fn ask(
                 && news.gone.is_empty()
                 && news.inventory.as_ref().is_none_or(Vec::is_empty);
             assert_eq!(news.cursor.fresh, !empty);
-            assert!(news.cursor.digest.is_none_or(|sum| sum == digest(&h)), "the digest of H(w)");
+            assert!(
+                news.cursor.digest.is_none_or(|sum| sum == digest_by(&h)),
+                "the digest of H(w)"
+            );
+            assert_eq!(news.cursor.volatile, Some(digest_by(&truth.volatile_h())));
         }
     }
     Some(outcome)
@@ -376,6 +515,7 @@ impl Client {
                 let same = cursor.held == Some(world.position());
                 assert_eq!(raised.floor, Some(world.position()));
                 assert_eq!(raised.digest, cursor.digest.filter(|_| same));
+                assert_eq!(raised.volatile, cursor.volatile.filter(|_| same));
                 mixed |= !same;
                 cursor = raised;
                 let h = truth.h();
@@ -410,8 +550,9 @@ impl Client {
     }
 }
 
-/// Counts deltas, inventories, bookmarks, waits and 204s.
-fn run(seed: u64, seen: &mut [u64; 5]) {
+/// Counts deltas, inventories, bookmarks, waits and 204s; and of them deltas and inventories because of the clock, and
+/// 204s while something volatile is held.
+fn run(seed: u64, seen: &mut [u64; KINDS]) {
     let mut random = Random(seed);
     let mut history = History::new();
     let limits = AnswerLimits { bytes_max: 300, bookmark_changes: 20 };
@@ -437,6 +578,9 @@ fn run(seed: u64, seen: &mut [u64; 5]) {
             let at = history.some_edge(&mut random);
             let outcome = ask(&history, &client, at, &limits, index_worth);
             seen[kind(outcome.as_ref())] += 1;
+            if let Some(kind) = volatile_kind(&history, &client.cursor, at, outcome.as_ref()) {
+                seen[kind] += 1;
+            }
             if let Some(Outcome::News(news)) = outcome {
                 let other = if random.below(2) == 0 { at } else { history.some_edge(&mut random) };
                 match random.below(4) {
@@ -482,19 +626,41 @@ fn kind(outcome: Option<&Outcome>) -> usize {
     }
 }
 
+const KINDS: usize = 8;
+
+/// What the clock had to do with it.
+fn volatile_kind(
+    history: &History,
+    cursor: &Cursor,
+    at: usize,
+    outcome: Option<&Outcome>,
+) -> Option<usize> {
+    let now = &history.moments[at].truth;
+    let held = history.find(cursor.held?, at)?;
+    let altered = now.altered_since(&history.moments[held].truth);
+    match outcome? {
+        Outcome::News(news) if news.inventory.is_none() && altered == 1 => Some(5),
+        Outcome::News(news) if news.inventory.is_some() && altered > 1 => Some(6),
+        Outcome::Nothing if !now.volatile_h().is_empty() => Some(7),
+        _ => None,
+    }
+}
+
 #[test]
 fn every_answer_is_what_the_history_says_and_a_client_at_rest_holds_h() {
-    let mut seen = [0; 5];
+    let mut seen = [0; KINDS];
     for seed in 0..3_000 {
         let outcome = std::panic::catch_unwind(|| {
-            let mut seen = [0; 5];
+            let mut seen = [0; KINDS];
             run(seed, &mut seen);
             seen
         });
         let Ok(one) = outcome else { panic!("seed {seed}: see above") };
-        (0..5).for_each(|kind| seen[kind] += one[kind]);
+        (0..KINDS).for_each(|kind| seen[kind] += one[kind]);
     }
-    assert!(seen.iter().all(|count| *count > 1_000), "deltas, inventories, …: {seen:?}");
+    let floors = [1_000, 1_000, 1_000, 1_000, 1_000, 200, 400, 1_000];
+    let enough = seen.iter().zip(floors).all(|(count, floor)| *count > floor);
+    assert!(enough, "deltas, inventories, …: {seen:?}");
 }
 
 /// The same history twice, but the last change of one is a purge: whoever holds the horizon or later cannot tell.
@@ -521,8 +687,10 @@ fn twins(seed: u64, compared: &mut u64) {
     let row = world.app(APP).and_then(|app| app.device(DEVICE)).expect("it is there");
     for moment in &history.moments {
         let at = Some(moment.world.position());
-        let digest = (random.below(2) == 0).then(|| digest(&moment.truth.h()));
-        let cursor = Cursor { held: at, floor: at, fresh: random.below(2) == 0, digest };
+        let digest = (random.below(2) == 0).then(|| digest_by(&moment.truth.h()));
+        let volatile = (random.below(4) > 0).then(|| digest_by(&moment.truth.volatile_h()));
+        let fresh = random.below(2) == 0;
+        let cursor = Cursor { held: at, floor: at, fresh, digest, volatile };
         let by = |world: &World, index_worth| poll_by(world, row, &cursor, &limits, index_worth);
         for index_worth in [0, usize::MAX] {
             match (by(&plain, index_worth), by(&purged, index_worth)) {

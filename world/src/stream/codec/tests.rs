@@ -56,6 +56,7 @@ fn device() -> DeviceRow {
         ]),
         groups: Box::new([GroupId::new(0xc1)]),
         private: None,
+        last_seen: Millis::ZERO,
     }
 }
 
@@ -323,6 +324,27 @@ fn a_hello_from_a_later_release_is_read_and_other_frames_must_fit_their_version(
     ));
 }
 
+/// The clock and when devices were seen: in frames of their own, since what a release has written is never changed.
+#[test]
+fn the_bytes_of_what_is_volatile_are_those_of_the_golden_files() {
+    let at = Millis(1_700_000_400_000);
+    let devices = vec![DeviceId::new(0xd1), DeviceId::new(u64::MAX)];
+    let changes = vec![Change::Seen { app: APP, at, devices }, Change::Clock { at: at.plus(7) }];
+    let batch = Batch { first: Seq::new(48), changes };
+    let rows =
+        vec![Row::Clock { at }, Row::Device(Arc::new(DeviceRow { last_seen: at, ..device() }))];
+    let chunk = Chunk { from: 0, to: 2, stamp: Seq::new(47), more: false, rows };
+    let frames = [
+        ("Batch", Frame::Batch(EpochBatch { epoch: EPOCH, batch })),
+        ("Chunk", Frame::Chunk(chunk)),
+    ];
+    for (name, frame) in frames {
+        let name = format!("stream-v2/{name}-volatile.hex");
+        golden::check(&name, &encode(&frame));
+        assert_eq!(decode_one(&golden::read(&name)).unwrap().unwrap().0, frame);
+    }
+}
+
 #[test]
 fn what_readers_rely_on_is_checked() {
     let is_invalid = |frame: &Frame| {
@@ -331,6 +353,8 @@ fn what_readers_rely_on_is_checked() {
     let batch =
         |first, changes| Frame::Batch(EpochBatch { epoch: EPOCH, batch: Batch { first, changes } });
     is_invalid(&batch(Seq::new(5), vec![]));
+    let devices = vec![DeviceId::new(1); SEEN_DEVICES_MAX + 1];
+    is_invalid(&batch(Seq::new(5), vec![Change::Seen { app: APP, at: Millis(1), devices }]));
     is_invalid(&batch(Seq::ZERO, changes()));
     is_invalid(&batch(Seq::new(SEQ_END - 2), changes()));
     is_invalid(&batch(Seq::new(5), vec![Change::Purge { horizon: Seq::new(u64::MAX) }]));

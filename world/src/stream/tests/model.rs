@@ -75,10 +75,15 @@ impl Shard {
         let random = &mut self.random;
         let app = if random.one_in(4) { AppId::new(2) } else { APP };
         let device = DeviceId::new(1 + random.below(60));
-        match random.below(14) {
-            12.. => {
+        match random.below(17) {
+            15.. => {
                 let id = AudienceId::new(1 + random.below(3));
                 self.audience(id, seq)
+            }
+            12 => Change::Clock { at: Millis(random.below(1_000_000)) },
+            13..15 => {
+                let devices = (0..6).map(|_| DeviceId::new(1 + random.below(60))).collect();
+                Change::Seen { app, at: Millis(random.below(1_000)), devices }
             }
             0..5 => {
                 let user = "u".repeat(1 + random.below(60) as usize);
@@ -392,6 +397,7 @@ fn check_published(world: &World, before: Option<&World>, shard: &Shard, whole: 
         .find_map(|line| shard.history.get(&(line.epoch.number, world.seq())));
     let central = central.unwrap_or_else(|| panic!("central was never at {:?}", world.position()));
     assert_eq!(world.horizon(), central.horizon());
+    assert_eq!(world.clock(), central.clock(), "at {}", world.seq());
     assert_eq!(world.counts(), central.counts());
     if whole {
         assert_eq!(contents(world).3, contents(central).3, "a snapshot at {}", world.seq());

@@ -1,6 +1,6 @@
 //! What is forgotten, and that it goes in steps that leave writers their share.
 
-use carillon_persist::{BatchUpkeep, Erase, ForgetKeys, SeenRow};
+use carillon_persist::{BatchUpkeep, Erase, ForgetKeys};
 
 use super::*;
 use crate::core::limits::{ERASE_DEVICES_MAX, SWEEP_DEVICES_MAX};
@@ -392,22 +392,27 @@ fn a_report_of_devices_seen_changes_nothing_but_when_they_were_seen() {
         app: APP,
         devices: devices.iter().map(|(n, hour)| (DeviceId::new(*n), *hour)).collect(),
     };
-    let row = |device, hour| SeenRow { app: APP, device: DeviceId::new(device), hour };
+    let seen = |hour, devices: &[u64]| {
+        let devices = devices.iter().map(|id| DeviceId::new(*id)).collect();
+        Change::Seen { app: APP, at: Millis::of_hour(hour), devices }
+    };
     // 2 has a clock of long ago, 3 one that runs ahead, 9 is nobody.
     let id = bench.write(report(&[(1, hour), (1, hour), (2, 7), (3, hour + 99), (9, hour)]));
     let batch = bench.batch().unwrap();
-    assert!(batch.changes.is_none());
-    assert_eq!(batch.upkeep.seen, [row(1, hour), row(2, hour - 1), row(3, hour)]);
+    assert_eq!(batch.changes.unwrap().changes, [seen(hour - 1, &[2]), seen(hour, &[1, 3])]);
     assert_eq!(bench.state(id), "waits");
     bench.committed();
     assert_eq!(bench.state(id), "ok");
-    assert_eq!(bench.writer.committed().seq(), head);
+    assert_eq!(bench.writer.committed().seq(), head.plus(2));
+    let row =
+        |n| bench.writer.committed().app(APP).unwrap().device(DeviceId::new(n)).unwrap().clone();
+    assert_eq!((row(2).last_seen, row(2).p < head), (Millis::of_hour(hour - 1), true));
     // The same again is not even a batch.
     bench.write(report(&[(1, hour), (2, hour - 1)]));
     assert!(bench.batch().is_none());
     bench.now = bench.now.plus(HOUR);
     bench.write(report(&[(1, hour + 1)]));
-    assert_eq!(bench.batch().unwrap().upkeep.seen, [row(1, hour + 1)]);
+    assert_eq!(bench.batch().unwrap().changes.unwrap().changes, [seen(hour + 1, &[1])]);
     bench.committed();
     let many = (0..=carillon_world::SEEN_DEVICES_MAX as u64).map(|n| (n, hour)).collect::<Vec<_>>();
     assert_eq!(bench.code(report(&many)), "too-large");
@@ -429,7 +434,11 @@ fn reports_of_many_edges_are_cut_into_batches_too() {
     let sizes: Vec<usize> = std::iter::from_fn(|| {
         let batch = bench.batch()?;
         bench.committed();
-        Some(batch.upkeep.seen.len())
+        let seen = |change: &Change| match change {
+            Change::Seen { devices, .. } => devices.len(),
+            other => panic!("{other:?}"),
+        };
+        Some(batch.changes.unwrap().changes.iter().map(seen).sum::<usize>())
     })
     .collect();
     assert_eq!(sizes, [4_000, 2_000]);
