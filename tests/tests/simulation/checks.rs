@@ -92,6 +92,9 @@ impl Sim {
         if status == 204 {
             let had = self.oracle.due(device, held.expect("an empty store gets an inventory"));
             assert_eq!(had, due, "P1: nothing new at {w} for {device:x}, who has {held:?}");
+            if self.oracle.volatile_due(device, w) > 0 {
+                self.trace.count("nothing new of what is volatile");
+            }
             return;
         }
         let body: Value = serde_json::from_slice(&answer.body).expect("an answer is JSON");
@@ -112,6 +115,12 @@ impl Sim {
             return;
         }
         assert_eq!(cursor.held.map(|p| p.seq.get()), Some(w), "P2: held is this world");
+        if held.is_some_and(|held| self.oracle.altered(device, held, w) > 0) {
+            self.trace.count(match body["inventory"].is_array() {
+                true => "inventories by the clock or the profile",
+                false => "deltas by the clock",
+            });
+        }
         if let Some(inventory) = body["inventory"].as_array() {
             self.trace.count("inventories");
             let listed = inventory.iter().map(|pair| (number(&pair[0]), number(&pair[1])));
@@ -208,6 +217,7 @@ impl Sim {
     /// Every device and every message is as it was committed, and so is what the world remembers of each message.
     fn check_world(&self, world: &World) {
         let (seq, horizon) = (world.seq().get(), world.horizon().get());
+        assert_eq!(world.clock().0, self.oracle.clock_at(seq), "P2: the clock at {seq}");
         let Some(app) = world.app(APP) else { return };
         let devices = self.oracle.devices_at(seq);
         assert_eq!(app.device_count(), devices.len(), "P2: the devices at {seq}");

@@ -8,6 +8,7 @@ use carillon_expr::Value;
 use carillon_world::DeviceRow;
 
 use crate::random::Random;
+use crate::workload::MOMENT;
 
 /// A value of an attribute.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,7 +17,12 @@ pub(crate) enum Plain {
     Number(i64),
     Flag(bool),
     Release(u32, u32),
+    /// Milliseconds since 1970, of whole seconds about [`MIDNIGHT`].
+    Moment(u64),
 }
+
+/// A run begins shortly before it: 2024-10-04T00:00:00Z.
+pub(crate) const MIDNIGHT: u64 = 20_000 * 24 * 60 * 60 * 1000;
 
 impl Plain {
     fn of(value: &Value) -> Plain {
@@ -28,7 +34,8 @@ impl Plain {
                 let [major, minor, ..] = version.components();
                 Plain::Release(major, minor)
             }
-            Value::Date(_) | Value::Time(_) | Value::Point(_) | Value::Set(_) => {
+            Value::Time(time) => Plain::Moment(time.ms() as u64),
+            Value::Date(_) | Value::Point(_) | Value::Set(_) => {
                 panic!("the simulation declares no attribute of such a type")
             }
         }
@@ -43,6 +50,7 @@ impl Plain {
             // Zeros at the end are not written.
             Plain::Release(major, 0) => format!("v{major}"),
             Plain::Release(major, minor) => format!("v{major}.{minor}"),
+            Plain::Moment(_) => panic!("a moment is compared with the clock alone"),
         }
     }
 
@@ -53,15 +61,25 @@ impl Plain {
             Plain::Number(number) => (*number).into(),
             Plain::Flag(flag) => (*flag).into(),
             Plain::Release(major, minor) => format!("{major}.{minor}").into(),
+            Plain::Moment(ms) => {
+                let (day, from) = if *ms < MIDNIGHT { (3, MIDNIGHT - DAY) } else { (4, MIDNIGHT) };
+                let second = (ms - from) / 1_000;
+                let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+                format!("2024-10-0{day}T{hour:02}:{minute:02}:{second:02}Z").into()
+            }
         }
     }
 }
+
+const DAY: u64 = 24 * 60 * 60 * 1000;
 
 /// A device as it was committed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Record {
     /// The seq that made its present sessions valid.
     pub(crate) generation: u64,
+    /// The hour in which it was reported as seen last.
+    pub(crate) seen: Option<u64>,
     pub(crate) attributes: BTreeMap<u64, Plain>,
     pub(crate) groups: BTreeSet<u64>,
 }
@@ -70,6 +88,7 @@ impl Record {
     pub(crate) fn of(row: &DeviceRow) -> Record {
         Record {
             generation: row.generation.get(),
+            seen: (row.last_seen.0 > 0).then_some(row.last_seen.0),
             attributes: row.attributes.iter().map(|(id, v)| (id.get(), Plain::of(v))).collect(),
             groups: row.groups.iter().map(|id| id.get()).collect(),
         }
@@ -84,6 +103,14 @@ pub(crate) enum Predicate {
     Is(u64, Plain),
     AtLeast(u64, Plain),
     OneOf(u64, Vec<Plain>),
+    /// Seen so many minutes before the clock at most.
+    Seen(u64),
+    /// A moment so many seconds before the clock at most.
+    Lately(u64, u64),
+    /// A moment so many seconds after the clock at most.
+    Soon(u64, u64),
+    /// A moment before the clock.
+    Past(u64),
     Not(Box<Predicate>),
     Both(Vec<Predicate>),
     Either(Vec<Predicate>),
@@ -97,9 +124,28 @@ pub(crate) struct Names {
 }
 
 impl Predicate {
+    /// Whether it looks at the clock or at when the device was seen.
+    pub(crate) fn is_volatile(&self) -> bool {
+        match self {
+            Predicate::Seen(_)
+            | Predicate::Lately(..)
+            | Predicate::Soon(..)
+            | Predicate::Past(_) => true,
+            Predicate::Not(inner) => inner.is_volatile(),
+            Predicate::Both(parts) | Predicate::Either(parts) => {
+                parts.iter().any(Predicate::is_volatile)
+            }
+            _ => false,
+        }
+    }
+
     /// Three-valued: `None` where it hangs on what the device does not have.
-    pub(crate) fn holds(&self, device: &Record) -> Option<bool> {
+    pub(crate) fn holds(&self, device: &Record, clock: u64) -> Option<bool> {
         let value = |id: &u64| device.attributes.get(id);
+        let moment = |id: &u64| match value(id) {
+            Some(Plain::Moment(ms)) => Some(*ms),
+            _ => None,
+        };
         match self {
             Predicate::Everyone => Some(true),
             Predicate::InGroup(id) => Some(device.groups.contains(id)),
@@ -107,15 +153,26 @@ impl Predicate {
             Predicate::Is(id, other) => value(id).map(|value| value == other),
             Predicate::AtLeast(id, other) => value(id).map(|value| value >= other),
             Predicate::OneOf(id, others) => value(id).map(|value| others.contains(value)),
-            Predicate::Not(inner) => inner.holds(device).map(|holds| !holds),
-            Predicate::Both(parts) => Predicate::fold(parts, device, false),
-            Predicate::Either(parts) => Predicate::fold(parts, device, true),
+            Predicate::Seen(minutes) => {
+                let seen = device.seen?.min(clock);
+                Some(seen + minutes * 60_000 >= clock)
+            }
+            Predicate::Lately(id, seconds) => {
+                moment(id).map(|at| at <= clock && at + seconds * 1_000 >= clock)
+            }
+            Predicate::Soon(id, seconds) => {
+                moment(id).map(|at| at >= clock && at <= clock + seconds * 1_000)
+            }
+            Predicate::Past(id) => moment(id).map(|at| at < clock),
+            Predicate::Not(inner) => inner.holds(device, clock).map(|holds| !holds),
+            Predicate::Both(parts) => Predicate::fold(parts, device, clock, false),
+            Predicate::Either(parts) => Predicate::fold(parts, device, clock, true),
         }
     }
 
     /// One part that holds as `decisive` decides; else one that is unknown leaves all unknown.
-    fn fold(parts: &[Predicate], device: &Record, decisive: bool) -> Option<bool> {
-        let held: Vec<Option<bool>> = parts.iter().map(|part| part.holds(device)).collect();
+    fn fold(parts: &[Predicate], device: &Record, clock: u64, decisive: bool) -> Option<bool> {
+        let held: Vec<Option<bool>> = parts.iter().map(|part| part.holds(device, clock)).collect();
         if held.contains(&Some(decisive)) {
             Some(decisive)
         } else if held.contains(&None) {
@@ -151,7 +208,21 @@ impl Predicate {
                 write!(out, "{} >= {}", attribute(id), value.literal()).expect("a string");
             }
             Predicate::OneOf(id, values) => Predicate::list(&attribute(id), "in", values, out),
+            Predicate::Seen(minutes) => {
+                write!(out, "last_seen within {minutes}m").expect("a string");
+            }
+            Predicate::Lately(id, seconds) => {
+                write!(out, "{} within {seconds}s", attribute(id)).expect("a string");
+            }
+            Predicate::Soon(id, seconds) => {
+                write!(out, "{} within next {seconds}s", attribute(id)).expect("a string");
+            }
+            Predicate::Past(id) => write!(out, "{} < now", attribute(id)).expect("a string"),
             Predicate::Not(inner) => match &**inner {
+                Predicate::Seen(_) | Predicate::Lately(..) | Predicate::Soon(..) => {
+                    let plain = inner.text(names);
+                    out.push_str(&plain.replacen(" within ", " not within ", 1));
+                }
                 Predicate::OneOf(id, values) => {
                     Predicate::list(&attribute(id), "not in", values, out);
                 }
@@ -235,7 +306,14 @@ impl Predicate {
 
     fn atom(random: &mut Random, kinds: &[(u64, Kind)], groups: &[u64]) -> Predicate {
         let &(id, kind) = random.pick(kinds);
-        let plain = match random.below(10) {
+        let seconds = *random.pick(&[7, 13, 31, 45]);
+        let plain = match random.below(12) {
+            10 => match random.below(3) {
+                0 => Predicate::Soon(MOMENT, seconds),
+                1 => Predicate::Lately(MOMENT, seconds),
+                _ => Predicate::Past(MOMENT),
+            },
+            11 => Predicate::Seen(*random.pick(&[1, 57, 58, 59, 61, 90])),
             0 => Predicate::Everyone,
             1..4 => Predicate::InGroup(*random.pick(groups)),
             4 => Predicate::Has(id),
@@ -248,6 +326,7 @@ impl Predicate {
                 }
                 Kind::Text => Predicate::Is(id, kind.value(random)),
                 Kind::Flag => Predicate::Is(id, Plain::Flag(true)),
+                Kind::Moment => Predicate::Past(id),
                 Kind::Number | Kind::Release => Predicate::AtLeast(id, kind.value(random)),
             },
         };
@@ -262,6 +341,7 @@ pub(crate) enum Kind {
     Number,
     Flag,
     Release,
+    Moment,
 }
 
 impl Kind {
@@ -271,6 +351,7 @@ impl Kind {
             Kind::Number => Plain::Number(random.below(5) as i64),
             Kind::Flag => Plain::Flag(random.percent(50)),
             Kind::Release => Plain::Release(random.below(3) as u32, random.below(3) as u32),
+            Kind::Moment => Plain::Moment(MIDNIGHT - 180_000 + random.below(360) * 1_000),
         }
     }
 }

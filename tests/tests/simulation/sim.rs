@@ -20,6 +20,8 @@ use crate::trace::Trace;
 
 /// How long everything may take to come to rest, in ms: schedules and ends that were set go by, and long polls end.
 const REST_MAX: u64 = 600_000;
+/// Between two ticks of a clock that stands, in ms.
+const NO_TICK: u64 = 365 * 24 * 60 * 60 * 1000;
 /// Times that a run comes to rest.
 const ROUNDS: usize = 3;
 /// More than ever happens in one ms, unless nodes keep each other busy for ever.
@@ -38,6 +40,7 @@ pub(crate) enum Event {
     StartEdge { edge: usize },
     EdgeTimer { edge: usize, incarnation: u64 },
     Mail { edge: usize, incarnation: u64 },
+    Report { edge: usize, incarnation: u64 },
     Arrive(Box<Request>),
     CallDue { edge: usize, incarnation: u64, call: u64 },
     Patience { edge: usize, incarnation: u64, number: u64 },
@@ -217,6 +220,7 @@ impl Sim {
             Event::StartEdge { edge } => self.start_edge(edge),
             Event::EdgeTimer { edge, incarnation } => self.edge_timed(edge, incarnation),
             Event::Mail { edge, incarnation } => self.look_at_mail(edge, incarnation),
+            Event::Report { edge, incarnation } => self.report(edge, incarnation),
             Event::Arrive(request) => self.arrive(*request),
             Event::CallDue { edge, incarnation, call } => self.call_due(edge, incarnation, call),
             Event::Patience { edge, incarnation, number } => {
@@ -238,6 +242,9 @@ impl Sim {
         self.faults = false;
         self.works = false;
         self.store.down_until = 0;
+        // The clock stands, so that there is a last change: central starts anew and does not tick.
+        let tick = std::mem::replace(&mut self.plan.writer.clock_tick, NO_TICK);
+        self.crash_central();
         self.start_central();
         for edge in 0..self.edges.len() {
             self.start_edge(edge);
@@ -250,6 +257,8 @@ impl Sim {
             self.step();
         }
         self.check_rest();
+        self.plan.writer.clock_tick = tick;
+        self.crash_central();
     }
 
     /// Who is not at rest.
