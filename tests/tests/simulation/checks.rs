@@ -289,6 +289,17 @@ impl Sim {
         }
     }
 
+    /// Whether a client holds exactly what it should have at the head, by ids and tags.
+    pub(crate) fn holds_what_is_due(&mut self, which: usize) -> bool {
+        let client = &self.clients[which];
+        let Some(device) = client.id() else { return false };
+        let saved = &client.device.saved().messages;
+        let held: BTreeMap<u64, u64> =
+            saved.iter().map(|(id, message)| (id.get(), message.tag.get())).collect();
+        let head = self.oracle.head();
+        *self.oracle.due(device, head) == held
+    }
+
     /// P1: all is at rest, so every client holds exactly what it should have, ids, tags and bodies.
     pub(crate) fn check_rest(&mut self) {
         let head = self.oracle.head();

@@ -25,6 +25,8 @@ pub(crate) type Due = Rc<BTreeMap<u64, u64>>;
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
     head: u64,
+    /// The last change that was more than a tick or a report.
+    last_work: u64,
     horizon: u64,
     batch_ends: BTreeSet<u64>,
     devices: BTreeMap<u64, Vec<(u64, Option<Record>)>>,
@@ -59,6 +61,10 @@ impl Oracle {
         self.head
     }
 
+    pub(crate) fn last_work(&self) -> u64 {
+        self.last_work
+    }
+
     /// Whether a world may stand at this seq.
     pub(crate) fn is_batch_end(&self, seq: u64) -> bool {
         seq == 0 || self.batch_ends.contains(&seq)
@@ -91,6 +97,9 @@ impl Oracle {
     }
 
     fn take(&mut self, now: Millis, seq: u64, change: &Change, note: u64) {
+        if !matches!(change, Change::Clock { .. } | Change::Seen { .. }) {
+            self.last_work = seq;
+        }
         match change {
             Change::Device(row) => {
                 let mut record = Record::of(row);
