@@ -7,6 +7,8 @@ use carillon_world::{AppId, DeviceId};
 pub(crate) enum Present {
     Replace,
     Keep,
+    /// Of each column the greater value stays.
+    Raise,
 }
 
 #[derive(Debug)]
@@ -136,7 +138,8 @@ pub(crate) static DEVICE_SEEN: Table =
 
 pub(crate) static SEEN_SINCE: Table = Table::of("seen_since", 1, &["shard", "at"]);
 
-pub(crate) static COMMITTED_CLOCK: Table = Table::of("committed_clock", 1, &["shard", "at"]);
+pub(crate) static COMMITTED_CLOCK: Table =
+    Table { present: Present::Raise, ..Table::of("committed_clock", 1, &["shard", "at"]) };
 
 pub(crate) static ERASURES: Table = Table {
     present: Present::Keep,

@@ -38,6 +38,7 @@ impl Tiers {
         command.args(["up", "--data", data.to_str().expect("UTF-8")]);
         command.args(["--central-listen", admin, "--central-stream-listen", stream]);
         command.args(["--edge-listen", devices, "--edge-ops-listen", "127.0.0.1:0"]);
+        command.args(["--central-clock-tick", "1s"]);
         command.args(store.iter().flat_map(|url| ["--central-store", *url]));
         let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start");
         let mut tiers =
@@ -149,6 +150,83 @@ async fn whole_path(store: Option<&str>) {
     missing.expect_problem(404, "not-found");
     admin.token = "wrong".into();
     admin.call("GET", &messages, Value::Null).await.expect_problem(401, "unauthorized");
+}
+
+/// RFC 3339, so many seconds from now.
+fn in_seconds(seconds: i64) -> String {
+    let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_millis();
+    let ms = i64::try_from(now).expect("before the year 9999") + seconds * 1_000;
+    carillon_expr::Time::from_ms(ms).expect("before the year 9999").to_fixed()
+}
+
+/// The count and the clock of a preview.
+async fn previewed(admin: &mut Admin, at: &str, to: &str) -> (u64, String) {
+    let body = admin.ok("POST", &format!("{at}/audience:preview"), json!({"to": to})).await;
+    (body["count"].as_u64().expect("a count"), text(&body, "at").to_owned())
+}
+
+/// What the clock alone does: a device comes in and falls out of a message while its polls are held longer than the test
+/// has patience, so that it is woken or not at all.
+async fn by_the_clock(store: Option<&str>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let any = "127.0.0.1:0";
+    let tiers = Tiers::start(&data, store, any, any, any);
+    let mut admin = admin_of(&tiers, &data);
+    let app = admin.ok("POST", "/v1/apps", json!({"name": "shop", "environment": "sandbox"})).await;
+    let at = format!("/v1/apps/{}", text(&app, "id"));
+    let declared = json!({"type": "time", "set_by": "device"});
+    admin.ok("PUT", &format!("{at}/attributes/starts"), declared).await;
+    let messages = format!("{at}/messages");
+    let soon = json!({"to": "starts within next 8s", "body": "soon"});
+    let soon = admin.ok("POST", &messages, soon).await;
+    let soon = text(&soon, "id");
+    let seen = json!({"to": "last_seen within 2h", "body": "hello"});
+    let seen = admin.ok("POST", &messages, seen).await;
+    let seen = text(&seen, "id");
+    let (nobody, _) = previewed(&mut admin, &at, "has last_seen").await;
+    assert_eq!(nobody, 0);
+
+    let tls =
+        ClientTls::with_roots(&std::fs::read(data.join("ca.pem")).expect("the CA")).expect("PEM");
+    let mut device = Client::builder()
+        .edges([tiers.devices.as_str()])
+        .app_key(text(&app, "publishable_key"))
+        .tls(tls)
+        .attributes([("starts", json!(in_seconds(20)))])
+        .wait(Duration::from_secs(60))
+        .seed(1)
+        .build()
+        .expect("a client");
+    // Its first poll is parked, and reported two seconds later.
+    holds(&mut device, &[seen]).await;
+    holds(&mut device, &[seen, soon]).await;
+    holds(&mut device, &[seen]).await;
+
+    let (count, before) = previewed(&mut admin, &at, "last_seen within 2h").await;
+    assert_eq!(count, 1);
+    let (address, stream, devices) =
+        (host(&tiers.admin).to_owned(), tiers.stream.clone(), tiers.devices.clone());
+    let port = devices.rsplit(':').next().expect("a port").to_owned();
+    drop(tiers);
+    let again = Tiers::start(&data, store, &address, &stream, &format!("127.0.0.1:{port}"));
+    let mut admin = admin_of(&again, &data);
+    let (count, after) = previewed(&mut admin, &at, "last_seen within 2h").await;
+    assert_eq!(count, 1, "a restart forgets nobody");
+    assert!(after >= before, "the clock ran back from {before} to {after}");
+    admin.ok("POST", &format!("{messages}/{seen}:recall"), Value::Null).await;
+    holds(&mut device, &[]).await;
+}
+
+#[tokio::test]
+async fn a_device_comes_in_and_falls_out_by_the_clock_on_sqlite() {
+    by_the_clock(None).await;
+}
+
+#[tokio::test]
+async fn a_device_comes_in_and_falls_out_by_the_clock_on_mariadb() {
+    let server = MariaDb::start();
+    by_the_clock(Some(&server.url("carillon_clock"))).await;
 }
 
 #[tokio::test]

@@ -63,7 +63,7 @@ pub struct Applied {
     pub messages: Vec<MessageChange>,
     /// An app, attribute, group or audience changed.
     pub schema_changed: bool,
-    /// Reported as seen later than before.
+    /// Reported as seen later than before, where an app has volatile messages.
     pub seen: Vec<(AppId, DeviceId)>,
     /// The committed clock moved.
     pub ticked: bool,
@@ -804,8 +804,11 @@ impl World {
             Change::AudienceGone { app, id } => self.app_mut(*app)?.audiences.remove(*id),
             Change::Seen { app, at, devices } => {
                 let known = self.app_mut(*app)?;
-                let news = devices.iter().copied().filter(|id| known.see(*id, *at));
-                applied.seen.extend(news.map(|id| (*app, id)));
+                for id in devices {
+                    if known.see(*id, *at) && known.volatile_messages > 0 {
+                        applied.seen.push((*app, *id));
+                    }
+                }
             }
             Change::Clock { at } => {
                 applied.ticked |= *at > self.clock;

@@ -234,6 +234,11 @@ fn on_duplicate(table: &Table) -> String {
             others.iter().map(|c| format!("{c} = VALUES({c})")).collect::<Vec<_>>().join(", ")
         }
         Present::Keep => format!("{key} = {key}", key = keys[0]),
+        Present::Raise => others
+            .iter()
+            .map(|c| format!("{c} = GREATEST({c}, VALUES({c}))"))
+            .collect::<Vec<_>>()
+            .join(", "),
     };
     format!(" ON DUPLICATE KEY UPDATE {set}")
 }

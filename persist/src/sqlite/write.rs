@@ -254,6 +254,11 @@ impl Sql {
                     format!("DO UPDATE SET {}", set.join(", "))
                 }
                 Present::Keep => "DO NOTHING".to_owned(),
+                Present::Raise => {
+                    let set: Vec<String> =
+                        others.iter().map(|c| format!("{c} = MAX({c}, excluded.{c})")).collect();
+                    format!("DO UPDATE SET {}", set.join(", "))
+                }
             };
             let rows = vec![row; rows].join(", ");
             format!("{}{rows} ON CONFLICT ({}) {conflict}", table.insert(), keys.join(", "))

@@ -9,7 +9,8 @@ use carillon_persist::{
 };
 use carillon_world::{
     AppId, AppRow, AttributeId, AttributeRow, Batch, Change, DeviceId, DevicePrivate, DeviceRow,
-    Environment, GroupId, GroupRow, Millis, Quotas, SecretHash, Seq, SetBy, ShardId,
+    Environment, GroupId, GroupRow, Millis, Quotas, SEEN_DEVICES_MAX, SecretHash, Seq, SetBy,
+    ShardId,
 };
 use serde_json::json;
 

@@ -49,7 +49,7 @@ async fn good_patches(bench: &mut Bench, app: &App) {
     let device = answer.json();
     assert_eq!(
         device,
-        json!({"id": id(1), "user": "ann", "groups": ["vip"], "tokens": 1,
+        json!({"id": id(1), "user": "ann", "groups": ["vip"], "tokens": 1, "last_seen": null,
                "attributes": {"s": "é\u{0}\n", "n": -0.5, "b": true, "v": "2.3"},
                "created_at": created["created_at"], "profile_changed_seq": seq_of(&device)})
     );

@@ -310,14 +310,14 @@ impl Generator {
         if self.model.apps.is_empty() {
             return self.app_change();
         }
-        match self.random.random_range(0..108) {
+        match self.random.random_range(0..112) {
             100..104 => ("audience", self.audience()),
-            104 => match self.pick(|model| model.there()) {
+            104..106 => match self.pick(|model| model.there()) {
                 Some((app, id)) => ("audience gone", Change::AudienceGone { app, id }),
                 None => ("audience", self.audience()),
             },
-            105 => ("clock", Change::Clock { at: self.time() }),
-            106.. => self.seen(),
+            106..108 => ("clock", Change::Clock { at: self.time() }),
+            108.. => self.seen(),
             0..2 => self.app_change(),
             2..8 => ("attribute", self.attribute()),
             8..10 => match self.pick(|model| model.attributes.keys().copied().collect()) {

@@ -23,6 +23,18 @@ pub(crate) async fn run(bench: &impl Bench) {
     who_comes_back_was_never_seen_and_loses_nothing_to_an_erasure(bench, shard(4)).await;
 }
 
+/// Of the one device that is there.
+async fn last_seen(store: &mut impl Store, shard: ShardId) -> Millis {
+    let mut found = None;
+    let mut sink = |row| {
+        if let Row::Device(row) = row {
+            found = Some(row.last_seen);
+        }
+    };
+    store.load(shard, &mut sink).await.unwrap();
+    found.unwrap()
+}
+
 /// A device may be imported again under the id of one that is being erased.
 async fn who_comes_back_was_never_seen_and_loses_nothing_to_an_erasure(
     bench: &impl Bench,
@@ -39,21 +51,12 @@ async fn who_comes_back_was_never_seen_and_loses_nothing_to_an_erasure(
     let seen = |hour| Change::Seen { app, at: Millis::of_hour(hour), devices: vec![id] };
     let back = vec![seen(900), Change::DeviceGone { app, id }, Change::Device(row.clone())];
     store.commit(&batch_after(shard, &opening, &mut head, back)).await.unwrap();
-    let last_seen = async |store: &mut _| {
-        let mut found = None;
-        let mut sink = |row| match row {
-            Row::Device(row) => found = Some(row.last_seen),
-            _ => {}
-        };
-        Store::load(store, shard, &mut sink).await.unwrap();
-        found.unwrap()
-    };
-    assert_eq!(last_seen(&mut store).await, Millis::ZERO);
+    assert_eq!(last_seen(&mut store, shard).await, Millis::ZERO);
     store.commit(&batch_after(shard, &opening, &mut head, vec![seen(5)])).await.unwrap();
     let mut step = side_rows(shard, opening.epoch, head);
     step.upkeep.erase = Some(Erase { devices: vec![(app, id)], rows_max: 10 });
     store.commit(&step).await.unwrap();
-    assert_eq!(last_seen(&mut store).await, Millis::of_hour(5));
+    assert_eq!(last_seen(&mut store, shard).await, Millis::of_hour(5));
 }
 
 async fn what_is_kept_beside_rows_is_there_after_a_restart(bench: &impl Bench, shard: ShardId) {

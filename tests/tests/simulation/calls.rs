@@ -76,9 +76,17 @@ impl Sim {
             sabotage,
         };
         match open.call.look(&view, now, entropy) {
-            Step::Answer(answer) => self.answer(edge, id, &answer),
+            Step::Answer(answer) => {
+                if let Some((app, device)) = answer.device {
+                    self.saw(edge, app, device);
+                }
+                self.answer(edge, id, &answer);
+            }
             Step::Park(park) => {
-                open.awaits_news = matches!(park.awaits, Awaits::News(_));
+                self.saw(edge, park.app, park.device);
+                let it = &mut self.edges[edge];
+                let Some(open) = it.calls.get_mut(&id) else { return };
+                open.awaits_news = matches!(park.awaits, Awaits::News { .. });
                 match it.parking.park(&park, id) {
                     Ok(parked) => {
                         open.ticket = Some(parked.ticket);

@@ -150,8 +150,11 @@ impl Sim {
             self.note("commit", [changes.first.get(), changes.last().get(), 0]);
             for change in &changes.changes {
                 self.trace.count("changes");
-                if let carillon_world::Change::Purge { .. } = change {
-                    self.trace.count("purges");
+                match change {
+                    carillon_world::Change::Purge { .. } => self.trace.count("purges"),
+                    carillon_world::Change::Clock { .. } => self.trace.count("ticks"),
+                    carillon_world::Change::Seen { .. } => self.trace.count("seen"),
+                    _ => {}
                 }
             }
             for felt in self.oracle.felt_edits() {

@@ -93,6 +93,9 @@ impl Sim {
         if status == 204 {
             let had = self.oracle.due(device, held.expect("an empty store gets an inventory"));
             assert_eq!(had, due, "P1: nothing new at {w} for {device:x}, who has {held:?}");
+            if self.oracle.volatile_due(device, w) > 0 {
+                self.trace.count("nothing new of what is volatile");
+            }
             return;
         }
         let body: Value = serde_json::from_slice(&answer.body).expect("an answer is JSON");
@@ -113,6 +116,12 @@ impl Sim {
             return;
         }
         assert_eq!(cursor.held.map(|p| p.seq.get()), Some(w), "P2: held is this world");
+        if held.is_some_and(|held| self.oracle.altered(device, held, w) > 0) {
+            self.trace.count(match body["inventory"].is_array() {
+                true => "inventories by the clock or the profile",
+                false => "deltas by the clock",
+            });
+        }
         if let Some(inventory) = body["inventory"].as_array() {
             self.trace.count("inventories");
             let listed = inventory.iter().map(|pair| (number(&pair[0]), number(&pair[1])));
@@ -209,6 +218,7 @@ impl Sim {
     /// Every device and every message is as it was committed, and so is what the world remembers of each message.
     fn check_world(&self, world: &World) {
         let (seq, horizon) = (world.seq().get(), world.horizon().get());
+        assert_eq!(world.clock().0, self.oracle.clock_at(seq), "P2: the clock at {seq}");
         let Some(app) = world.app(APP) else { return };
         let devices = self.oracle.devices_at(seq);
         assert_eq!(app.device_count(), devices.len(), "P2: the devices at {seq}");
@@ -283,6 +293,17 @@ impl Sim {
             let (bytes, most) = (central.log.bytes(), self.plan.log_bytes_max);
             assert!(bytes <= most || central.log.batches() == 1, "P6: a log of {bytes} of {most}");
         }
+    }
+
+    /// Whether a client holds exactly what it should have at the head, by ids and tags.
+    pub(crate) fn holds_what_is_due(&mut self, which: usize) -> bool {
+        let client = &self.clients[which];
+        let Some(device) = client.id() else { return false };
+        let saved = &client.device.saved().messages;
+        let held: BTreeMap<u64, u64> =
+            saved.iter().map(|(id, message)| (id.get(), message.tag.get())).collect();
+        let head = self.oracle.head();
+        *self.oracle.due(device, head) == held
     }
 
     /// P1: all is at rest, so every client holds exactly what it should have, ids, tags and bodies.

@@ -10,8 +10,9 @@ use carillon_edge::core::call;
 use carillon_edge::core::keys::{KeyRing, Purpose};
 use carillon_edge::core::mail::Mail;
 use carillon_edge::core::parking::Parking;
+use carillon_edge::core::seen::Seen;
 use carillon_world::stream::{Action, Frame, FrameDecoder, KeyPurpose, Keys, LinkToken, Receiver};
-use carillon_world::{UpstreamReply, World};
+use carillon_world::{AppId, DeviceId, UpstreamReply, World};
 
 use crate::calls::Open;
 use crate::plan::Fault;
@@ -46,6 +47,9 @@ pub(crate) struct Edge {
     pub(crate) keys: KeyRing,
     pub(crate) live: bool,
     pub(crate) parking: Parking<u64>,
+    /// Whom it saw, and whether a report of them is on its way.
+    pub(crate) seen: Seen,
+    pub(crate) report_comes: bool,
     pub(crate) calls: BTreeMap<u64, Open>,
     /// Calls that wait for central, by the number of their request.
     pub(crate) waiting: BTreeMap<u64, u64>,
@@ -68,6 +72,8 @@ impl Edge {
             keys: KeyRing::default(),
             live: false,
             parking: Parking::new(plan.parked_max, plan.parked_per_device_max),
+            seen: Seen::default(),
+            report_comes: false,
             calls: BTreeMap::new(),
             waiting: BTreeMap::new(),
             mail: Mail::default(),
@@ -197,6 +203,36 @@ impl Sim {
         }
     }
 
+    /// The edge saw a device, and will say so.
+    pub(crate) fn saw(&mut self, edge: usize, app: AppId, device: DeviceId) {
+        let now = self.clock();
+        let it = &mut self.edges[edge];
+        it.seen.note(now, app, device);
+        if !it.report_comes {
+            it.report_comes = true;
+            let incarnation = it.incarnation;
+            self.after(2_000, Event::Report { edge, incarnation });
+        }
+    }
+
+    pub(crate) fn report(&mut self, edge: usize, incarnation: u64) {
+        if self.edges[edge].incarnation != incarnation || !self.edges[edge].up {
+            return;
+        }
+        self.edges[edge].report_comes = false;
+        while self.edges[edge].live {
+            let number = self.draw_number();
+            let it = &mut self.edges[edge];
+            let Some(report) = it.seen.poll_report() else { break };
+            // What cannot be sent is lost, and nobody waits for its answer.
+            if it.receiver.queue_write(number, report.encode()).is_err() {
+                break;
+            }
+            self.trace.count("reports");
+        }
+        self.pump_all();
+    }
+
     fn note_live(&mut self, edge: usize) {
         let now = self.instant();
         let it = &mut self.edges[edge];
@@ -228,8 +264,17 @@ impl Sim {
         let mail = std::mem::take(&mut it.mail);
         let mut woken = Vec::new();
         if self.plan.fault != Some(Fault::NeverWake) {
-            for ticket in mail.woken(it.world.as_deref(), &it.parking) {
+            for ticket in mail.woken(it.world.as_deref(), &mut it.parking) {
                 woken.extend(it.parking.remove(ticket));
+            }
+        }
+        let sweeps = self.plan.fault != Some(Fault::NeverSweep);
+        if let Some(world) = it.world.as_deref().filter(|_| sweeps) {
+            while it.parking.is_sweeping() {
+                for ticket in it.parking.sweep(world, 3) {
+                    self.trace.count("wakes by the clock");
+                    woken.extend(it.parking.remove(ticket));
+                }
             }
         }
         for call in woken {

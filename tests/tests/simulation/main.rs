@@ -33,7 +33,7 @@ use sim::Sim;
 const SEEDS: u64 = 200;
 
 /// What 200 seeds have to see at least, else they do not test what they say.
-const FLOORS: [(&str, u64); 48] = [
+const FLOORS: [(&str, u64); 53] = [
     ("steps", 2_000_000),
     ("rests", 600),
     ("changes", 30_000),
@@ -82,6 +82,11 @@ const FLOORS: [(&str, u64); 48] = [
     ("sessions renewed", 1_000),
     ("unknown devices", 300),
     ("stored with news", 40_000),
+    ("ticks", 1_000),
+    ("seen", 200),
+    ("wakes by the clock", 200),
+    ("deltas by the clock", 500),
+    ("nothing new of what is volatile", 5_000),
 ];
 
 fn number(name: &str) -> Option<u64> {
@@ -126,6 +131,7 @@ fn planted_faults_are_noticed() {
         Fault::LoseTail,
         Fault::Misdeliver,
         Fault::NeverWake,
+        Fault::NeverSweep,
     ] {
         let run =
             |seed: u64| catch_unwind(AssertUnwindSafe(|| Sim::new(seed, Some(fault), true).run()));

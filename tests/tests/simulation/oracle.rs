@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use carillon_world::{Batch, Change, MessageRow, MessageState, Millis};
 
-use crate::predicate::{Audiences, Predicate, Record};
+use crate::predicate::{Audiences, Predicate, Record, Then};
 
 /// A message from one commit on.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub(crate) type Due = Rc<BTreeMap<u64, u64>>;
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
     head: u64,
+    /// The last change that was more than a tick or a report.
+    last_work: u64,
     horizon: u64,
     batch_ends: BTreeSet<u64>,
     devices: BTreeMap<u64, Vec<(u64, Option<Record>)>>,
@@ -33,6 +35,8 @@ pub(crate) struct Oracle {
     audiences: BTreeMap<u64, Vec<(u64, Option<Predicate>)>>,
     /// Seqs at which an audience was edited that is not counted yet.
     edited: Vec<u64>,
+    /// The committed clock from seqs on.
+    clocks: Vec<(u64, u64)>,
     /// Seqs at which any message or audience changed.
     message_seqs: Vec<u64>,
     /// What was written, by the stored text that it must come to.
@@ -45,8 +49,8 @@ pub(crate) struct Oracle {
     created: BTreeMap<u64, u64>,
     /// When a device's own write, which carries a number, was committed.
     notes: BTreeMap<u64, u64>,
-    /// What was worked out, by device, last seq of any message and of the device.
-    memo: BTreeMap<(u64, u64, u64), Due>,
+    /// What was worked out, by device, last seq of any message and of the device, and the clock.
+    memo: BTreeMap<(u64, u64, u64, u64), Due>,
 }
 
 /// The number that the simulation puts into every body, `{"n":7,…}`.
@@ -59,6 +63,10 @@ pub(crate) fn number_in(body: &str) -> u64 {
 impl Oracle {
     pub(crate) fn head(&self) -> u64 {
         self.head
+    }
+
+    pub(crate) fn last_work(&self) -> u64 {
+        self.last_work
     }
 
     /// Whether a world may stand at this seq.
@@ -93,9 +101,15 @@ impl Oracle {
     }
 
     fn take(&mut self, now: Millis, seq: u64, change: &Change, note: u64) {
+        if !matches!(change, Change::Clock { .. } | Change::Seen { .. }) {
+            self.last_work = seq;
+        }
         match change {
             Change::Device(row) => {
-                let record = Record::of(row);
+                let mut record = Record::of(row);
+                let before = self.devices.get(&row.id.get()).and_then(|versions| versions.last());
+                // What a profile says of it does not count.
+                record.seen = before.and_then(|(_, before)| before.as_ref()?.seen);
                 if let Some(crate::predicate::Plain::Number(n)) = record.attributes.get(&note) {
                     self.notes.entry(*n as u64).or_insert(seq);
                 }
@@ -144,6 +158,21 @@ impl Oracle {
             Change::Purge { horizon } => {
                 assert!(horizon.get() >= self.horizon, "the horizon never falls");
                 self.horizon = horizon.get();
+            }
+            Change::Clock { at } => {
+                assert!(at.0 > self.clock_at(seq), "the clock runs back to {}", at.0);
+                assert!(*at <= now, "the clock runs ahead");
+                self.clocks.push((seq, at.0));
+            }
+            Change::Seen { at, devices, .. } => {
+                assert!(*at <= now, "seen in the future");
+                for id in devices {
+                    let versions = self.devices.get_mut(&id.get()).expect("it is there");
+                    let last = versions.last().and_then(|(_, record)| record.clone());
+                    let record = last.expect("it is there");
+                    assert!(record.seen < Some(at.0), "a report of what is known");
+                    versions.push((seq, Some(Record { seen: Some(at.0), ..record })));
+                }
             }
             Change::App(_)
             | Change::Attribute(_)
@@ -253,6 +282,32 @@ impl Oracle {
         last.filter(|(_, revision)| is_overdue(revision)).map(|(id, _)| id).collect()
     }
 
+    /// The committed clock at `seq`.
+    pub(crate) fn clock_at(&self, seq: u64) -> u64 {
+        at(&self.clocks, seq).map_or(0, |(_, clock)| *clock)
+    }
+
+    /// How many of what the device should have at `seq` is volatile.
+    pub(crate) fn volatile_due(&mut self, device: u64, seq: u64) -> usize {
+        let (due, audiences) = (self.due(device, seq), self.audiences_at(seq));
+        let is_volatile = |id: &&u64| {
+            let there = at(&self.messages[*id], seq);
+            there.is_some_and(|(_, revision)| revision.to.is_volatile(&audiences))
+        };
+        due.keys().filter(is_volatile).count()
+    }
+
+    /// How many messages that did not change between the two seqs became due or ceased to be.
+    pub(crate) fn altered(&mut self, device: u64, from: u64, to: u64) -> usize {
+        let (old, new) = (self.due(device, from), self.due(device, to));
+        let revision = |id: &u64, seq| at(&self.messages[id], seq).map(|(since, _)| *since);
+        let ids: BTreeSet<u64> = old.keys().chain(new.keys()).copied().collect();
+        let altered = |id: &&u64| {
+            revision(id, from) == revision(id, to) && old.contains_key(id) != new.contains_key(id)
+        };
+        ids.iter().filter(altered).count()
+    }
+
     pub(crate) fn active_messages(&self) -> usize {
         let active = |v: &&Vec<(u64, Revision)>| {
             v.last().is_some_and(|(_, r)| r.state == MessageState::Active)
@@ -272,15 +327,16 @@ impl Oracle {
         let Some((profile_seq, Some(record))) = at(versions, seq) else { return Due::default() };
         let messages = self.message_seqs.partition_point(|s| *s <= seq);
         let message_seq = messages.checked_sub(1).map_or(0, |last| self.message_seqs[last]);
-        let key = (device, message_seq, *profile_seq);
+        let clock = self.clock_at(seq);
+        let key = (device, message_seq, *profile_seq, clock);
         if let Some(known) = self.memo.get(&key) {
             return known.clone();
         }
-        let audiences = self.audiences_at(seq);
+        let then = Then { clock, audiences: self.audiences_at(seq) };
         let due = self.messages.iter().filter_map(|(id, revisions)| {
             let (_, revision) = at(revisions, seq)?;
             let is_due = revision.state == MessageState::Active
-                && revision.to.holds(record, &audiences) == Some(true);
+                && revision.to.holds(record, &then) == Some(true);
             is_due.then_some((*id, revision.tag))
         });
         let due: Due = Rc::new(due.collect());

@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     Misdeliver,
     /// A parked poll is not woken by what was published.
     NeverWake,
+    /// A parked poll is not woken by a tick of the clock.
+    NeverSweep,
 }
 
 /// The sizes and times of one run.
@@ -57,6 +59,7 @@ impl Plan {
             sender: SenderConfig { window: window as u64, writes_max, ..SenderConfig::default() },
             receiver: ReceiverConfig { writes_max, ..ReceiverConfig::default() },
             writer: WriterConfig {
+                clock_tick: *random.pick(&[500, 2_000, 10_000]),
                 retention: *random.pick(&[20_000, 7 * DAY]),
                 retained_changes_max: *random.pick(&[60, 200, 1_000_000]),
                 purge_step: *random.pick(&[5, 20]),

@@ -8,6 +8,7 @@ use carillon_expr::Value;
 use carillon_world::DeviceRow;
 
 use crate::random::Random;
+use crate::workload::MOMENT;
 
 /// A value of an attribute.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,7 +17,12 @@ pub(crate) enum Plain {
     Number(i64),
     Flag(bool),
     Release(u32, u32),
+    /// Milliseconds since 1970, of whole seconds about [`MIDNIGHT`].
+    Moment(u64),
 }
+
+/// A run begins shortly before it: 2024-10-04T00:00:00Z.
+pub(crate) const MIDNIGHT: u64 = 20_000 * 24 * 60 * 60 * 1000;
 
 impl Plain {
     fn of(value: &Value) -> Plain {
@@ -28,7 +34,8 @@ impl Plain {
                 let [major, minor, ..] = version.components();
                 Plain::Release(major, minor)
             }
-            Value::Date(_) | Value::Time(_) | Value::Point(_) | Value::Set(_) => {
+            Value::Time(time) => Plain::Moment(time.ms() as u64),
+            Value::Date(_) | Value::Point(_) | Value::Set(_) => {
                 panic!("the simulation declares no attribute of such a type")
             }
         }
@@ -43,6 +50,7 @@ impl Plain {
             // Zeros at the end are not written.
             Plain::Release(major, 0) => format!("v{major}"),
             Plain::Release(major, minor) => format!("v{major}.{minor}"),
+            Plain::Moment(_) => panic!("a moment is compared with the clock alone"),
         }
     }
 
@@ -53,15 +61,25 @@ impl Plain {
             Plain::Number(number) => (*number).into(),
             Plain::Flag(flag) => (*flag).into(),
             Plain::Release(major, minor) => format!("{major}.{minor}").into(),
+            Plain::Moment(ms) => {
+                let (day, from) = if *ms < MIDNIGHT { (3, MIDNIGHT - DAY) } else { (4, MIDNIGHT) };
+                let second = (ms - from) / 1_000;
+                let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+                format!("2024-10-0{day}T{hour:02}:{minute:02}:{second:02}Z").into()
+            }
         }
     }
 }
+
+const DAY: u64 = 24 * 60 * 60 * 1000;
 
 /// A device as it was committed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Record {
     /// The seq that made its present sessions valid.
     pub(crate) generation: u64,
+    /// The hour in which it was reported as seen last.
+    pub(crate) seen: Option<u64>,
     pub(crate) attributes: BTreeMap<u64, Plain>,
     pub(crate) groups: BTreeSet<u64>,
 }
@@ -70,6 +88,7 @@ impl Record {
     pub(crate) fn of(row: &DeviceRow) -> Record {
         Record {
             generation: row.generation.get(),
+            seen: (row.last_seen.0 > 0).then_some(row.last_seen.0),
             attributes: row.attributes.iter().map(|(id, v)| (id.get(), Plain::of(v))).collect(),
             groups: row.groups.iter().map(|id| id.get()).collect(),
         }
@@ -85,6 +104,14 @@ pub(crate) enum Predicate {
     Is(u64, Plain),
     AtLeast(u64, Plain),
     OneOf(u64, Vec<Plain>),
+    /// Seen so many minutes before the clock at most.
+    Seen(u64),
+    /// A moment so many seconds before the clock at most.
+    Lately(u64, u64),
+    /// A moment so many seconds after the clock at most.
+    Soon(u64, u64),
+    /// A moment before the clock.
+    Past(u64),
     Not(Box<Predicate>),
     Both(Vec<Predicate>),
     Either(Vec<Predicate>),
@@ -92,6 +119,14 @@ pub(crate) enum Predicate {
 
 /// What each audience says at some moment.
 pub(crate) type Audiences = BTreeMap<u64, Predicate>;
+
+/// What is the same for every device at some moment.
+#[derive(Debug)]
+pub(crate) struct Then {
+    /// The committed clock.
+    pub(crate) clock: u64,
+    pub(crate) audiences: Audiences,
+}
 
 /// The present names of attributes, groups and audiences.
 #[derive(Clone, Debug, Default)]
@@ -110,32 +145,57 @@ pub(crate) struct Parts<'a> {
 }
 
 impl Predicate {
+    /// Whether it looks at the clock or at when the device was seen.
+    pub(crate) fn is_volatile(&self, audiences: &Audiences) -> bool {
+        let any = |parts: &[Predicate]| parts.iter().any(|part| part.is_volatile(audiences));
+        match self {
+            Predicate::InAudience(id) => audiences[id].is_volatile(audiences),
+            Predicate::Seen(_)
+            | Predicate::Lately(..)
+            | Predicate::Soon(..)
+            | Predicate::Past(_) => true,
+            Predicate::Not(inner) => inner.is_volatile(audiences),
+            Predicate::Both(parts) | Predicate::Either(parts) => any(parts),
+            _ => false,
+        }
+    }
+
     /// Three-valued: `None` where it hangs on what the device does not have.
-    pub(crate) fn holds(&self, device: &Record, audiences: &Audiences) -> Option<bool> {
+    pub(crate) fn holds(&self, device: &Record, then: &Then) -> Option<bool> {
+        let clock = then.clock;
         let value = |id: &u64| device.attributes.get(id);
+        let moment = |id: &u64| match value(id) {
+            Some(Plain::Moment(ms)) => Some(*ms),
+            _ => None,
+        };
         match self {
             Predicate::Everyone => Some(true),
             Predicate::InGroup(id) => Some(device.groups.contains(id)),
-            Predicate::InAudience(id) => audiences[id].holds(device, audiences),
+            Predicate::InAudience(id) => then.audiences[id].holds(device, then),
             Predicate::Has(id) => Some(value(id).is_some()),
             Predicate::Is(id, other) => value(id).map(|value| value == other),
             Predicate::AtLeast(id, other) => value(id).map(|value| value >= other),
             Predicate::OneOf(id, others) => value(id).map(|value| others.contains(value)),
-            Predicate::Not(inner) => inner.holds(device, audiences).map(|holds| !holds),
-            Predicate::Both(parts) => Predicate::fold(parts, device, audiences, false),
-            Predicate::Either(parts) => Predicate::fold(parts, device, audiences, true),
+            Predicate::Seen(minutes) => {
+                let seen = device.seen?.min(clock);
+                Some(seen + minutes * 60_000 >= clock)
+            }
+            Predicate::Lately(id, seconds) => {
+                moment(id).map(|at| at <= clock && at + seconds * 1_000 >= clock)
+            }
+            Predicate::Soon(id, seconds) => {
+                moment(id).map(|at| at >= clock && at <= clock + seconds * 1_000)
+            }
+            Predicate::Past(id) => moment(id).map(|at| at < clock),
+            Predicate::Not(inner) => inner.holds(device, then).map(|holds| !holds),
+            Predicate::Both(parts) => Predicate::fold(parts, device, then, false),
+            Predicate::Either(parts) => Predicate::fold(parts, device, then, true),
         }
     }
 
     /// One part that holds as `decisive` decides; else one that is unknown leaves all unknown.
-    fn fold(
-        parts: &[Predicate],
-        device: &Record,
-        audiences: &Audiences,
-        decisive: bool,
-    ) -> Option<bool> {
-        let held: Vec<Option<bool>> =
-            parts.iter().map(|part| part.holds(device, audiences)).collect();
+    fn fold(parts: &[Predicate], device: &Record, then: &Then, decisive: bool) -> Option<bool> {
+        let held: Vec<Option<bool>> = parts.iter().map(|part| part.holds(device, then)).collect();
         if held.contains(&Some(decisive)) {
             Some(decisive)
         } else if held.contains(&None) {
@@ -187,7 +247,21 @@ impl Predicate {
                 write!(out, "{} >= {}", attribute(id), value.literal()).expect("a string");
             }
             Predicate::OneOf(id, values) => Predicate::list(&attribute(id), "in", values, out),
+            Predicate::Seen(minutes) => {
+                write!(out, "last_seen within {minutes}m").expect("a string");
+            }
+            Predicate::Lately(id, seconds) => {
+                write!(out, "{} within {seconds}s", attribute(id)).expect("a string");
+            }
+            Predicate::Soon(id, seconds) => {
+                write!(out, "{} within next {seconds}s", attribute(id)).expect("a string");
+            }
+            Predicate::Past(id) => write!(out, "{} < now", attribute(id)).expect("a string"),
             Predicate::Not(inner) => match &**inner {
+                Predicate::Seen(_) | Predicate::Lately(..) | Predicate::Soon(..) => {
+                    let plain = inner.text(names);
+                    out.push_str(&plain.replacen(" within ", " not within ", 1));
+                }
                 Predicate::OneOf(id, values) => {
                     Predicate::list(&attribute(id), "not in", values, out);
                 }
@@ -262,8 +336,15 @@ impl Predicate {
 
     fn atom(random: &mut Random, of: &Parts<'_>) -> Predicate {
         let &(id, kind) = random.pick(of.kinds);
-        let plain = match random.below(if of.audiences.is_empty() { 10 } else { 13 }) {
-            10.. => Predicate::InAudience(*random.pick(of.audiences)),
+        let seconds = *random.pick(&[7, 13, 31, 45]);
+        let plain = match random.below(if of.audiences.is_empty() { 12 } else { 15 }) {
+            12.. => Predicate::InAudience(*random.pick(of.audiences)),
+            10 => match random.below(3) {
+                0 => Predicate::Soon(MOMENT, seconds),
+                1 => Predicate::Lately(MOMENT, seconds),
+                _ => Predicate::Past(MOMENT),
+            },
+            11 => Predicate::Seen(*random.pick(&[1, 57, 58, 59, 61, 90])),
             0 => Predicate::Everyone,
             1..4 => Predicate::InGroup(*random.pick(of.groups)),
             4 => Predicate::Has(id),
@@ -276,6 +357,7 @@ impl Predicate {
                 }
                 Kind::Text => Predicate::Is(id, kind.value(random)),
                 Kind::Flag => Predicate::Is(id, Plain::Flag(true)),
+                Kind::Moment => Predicate::Past(id),
                 Kind::Number | Kind::Release => Predicate::AtLeast(id, kind.value(random)),
             },
         };
@@ -290,6 +372,7 @@ pub(crate) enum Kind {
     Number,
     Flag,
     Release,
+    Moment,
 }
 
 impl Kind {
@@ -299,6 +382,7 @@ impl Kind {
             Kind::Number => Plain::Number(random.below(5) as i64),
             Kind::Flag => Plain::Flag(random.percent(50)),
             Kind::Release => Plain::Release(random.below(3) as u32, random.below(3) as u32),
+            Kind::Moment => Plain::Moment(MIDNIGHT - 180_000 + random.below(360) * 1_000),
         }
     }
 }

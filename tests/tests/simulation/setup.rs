@@ -35,6 +35,7 @@ impl Sim {
                 Kind::Number => Type::Number,
                 Kind::Flag => Type::Bool,
                 Kind::Release => Type::Version,
+                Kind::Moment => Type::Time,
             };
             let (id, name) = (AttributeId::new(id), name.into());
             self.ask(Write::DeclareAttribute { app: APP, id, name, kind, set_by });
@@ -74,7 +75,7 @@ impl Sim {
 
     fn new_client(&mut self) -> Client {
         let mut attributes = BTreeMap::new();
-        for (_, name, kind, set_by) in ATTRIBUTES[..4].iter() {
+        for (_, name, kind, set_by) in ATTRIBUTES[..4].iter().chain(&ATTRIBUTES[5..]) {
             if set_by.device() && self.random.percent(60) {
                 attributes.insert((*name).to_owned(), kind.value(&mut self.random).json());
             }

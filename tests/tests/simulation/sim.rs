@@ -38,6 +38,7 @@ pub(crate) enum Event {
     StartEdge { edge: usize },
     EdgeTimer { edge: usize, incarnation: u64 },
     Mail { edge: usize, incarnation: u64 },
+    Report { edge: usize, incarnation: u64 },
     Arrive(Box<Request>),
     CallDue { edge: usize, incarnation: u64, call: u64 },
     Patience { edge: usize, incarnation: u64, number: u64 },
@@ -217,6 +218,7 @@ impl Sim {
             Event::StartEdge { edge } => self.start_edge(edge),
             Event::EdgeTimer { edge, incarnation } => self.edge_timed(edge, incarnation),
             Event::Mail { edge, incarnation } => self.look_at_mail(edge, incarnation),
+            Event::Report { edge, incarnation } => self.report(edge, incarnation),
             Event::Arrive(request) => self.arrive(*request),
             Event::CallDue { edge, incarnation, call } => self.call_due(edge, incarnation, call),
             Event::Patience { edge, incarnation, number } => {
@@ -232,7 +234,7 @@ impl Sim {
     }
 
     /// Faults and writes stop, and time goes by until every client got a 204 from an edge that has applied the last
-    /// write.
+    /// write. The clock goes on, so there has to come a moment between two ticks at which everybody has what is due.
     fn rest(&mut self) {
         self.note("rest", [0, 0, 0]);
         self.faults = false;
@@ -260,7 +262,7 @@ impl Sim {
         let mut text = format!("head {head:x}, central is idle {idle:?}, edges at {edges:x?}");
         for (which, client) in self.clients.iter().enumerate() {
             let writes = client.device.writes_waiting();
-            if client.up_to_date_at != Some(head) || writes > 0 {
+            if client.up_to_date_at < Some(self.oracle.last_work()) || writes > 0 {
                 let at = client.up_to_date_at;
                 text += &format!(", client {which:x} {at:x?} {writes} {:?}", client.device);
             }
@@ -268,12 +270,14 @@ impl Sim {
         text
     }
 
-    fn is_at_rest(&self) -> bool {
-        let head = self.oracle.head();
-        self.admin.is_empty()
+    fn is_at_rest(&mut self) -> bool {
+        let (head, work) = (self.oracle.head(), self.oracle.last_work());
+        let at_rest = self.admin.is_empty()
             && self.central.as_ref().is_some_and(Central::is_idle)
+            && self.edges.iter().all(|edge| edge.seq() == Some(head))
             && self.clients.iter().all(|client| {
-                client.up_to_date_at == Some(head) && client.device.writes_waiting() == 0
-            })
+                client.up_to_date_at >= Some(work) && client.device.writes_waiting() == 0
+            });
+        at_rest && (0..self.clients.len()).all(|which| self.holds_what_is_due(which))
     }
 }

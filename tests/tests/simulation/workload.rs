@@ -29,14 +29,17 @@ pub(crate) const SILENT_FROM: u64 = 0x1000;
 /// At most so many audiences at a time, so that they use each other and messages use them.
 const AUDIENCES: usize = 5;
 
-/// (id, name, kind, who sets it). The last is a number that each of a device's own writes carries.
-pub(crate) const ATTRIBUTES: [(u64, &str, Kind, SetBy); 5] = [
+/// (id, name, kind, who sets it). The fifth is a number that each of a device's own writes carries, the last a time that
+/// the clock comes to while a run lasts.
+pub(crate) const ATTRIBUTES: [(u64, &str, Kind, SetBy); 6] = [
     (0x11, "country", Kind::Text, SetBy::Both),
     (0x12, "level", Kind::Number, SetBy::Both),
     (0x13, "premium", Kind::Flag, SetBy::Server),
     (0x14, "release", Kind::Release, SetBy::Both),
     (0x15, "note", Kind::Number, SetBy::Both),
+    (MOMENT, "moment", Kind::Moment, SetBy::Both),
 ];
+pub(crate) const MOMENT: u64 = 0x16;
 pub(crate) const NOTE: AttributeId = AttributeId::new(0x15);
 pub(crate) const GROUPS: [(u64, &str, SetBy); 5] = [
     (0x21, "vip", SetBy::Server),
@@ -54,7 +57,7 @@ fn scalar(value: &Plain) -> Given {
     match value {
         Plain::Number(n) => Given::Number(Number::try_new(*n as f64).expect("finite")),
         Plain::Flag(flag) => Given::Bool(*flag),
-        Plain::Text(_) | Plain::Release(..) => {
+        Plain::Text(_) | Plain::Release(..) | Plain::Moment(_) => {
             Given::String(value.json().as_str().expect("text").into())
         }
     }
@@ -63,7 +66,7 @@ fn scalar(value: &Plain) -> Given {
 impl Sim {
     pub(crate) fn import_line(&mut self, id: DeviceId) -> ImportLine {
         let mut attributes = Vec::new();
-        for (_, name, kind, _) in &ATTRIBUTES[..4] {
+        for (_, name, kind, _) in ATTRIBUTES[..4].iter().chain(&ATTRIBUTES[5..]) {
             if self.random.percent(60) {
                 attributes.push(((*name).to_owned(), scalar(&kind.value(&mut self.random))));
             }
@@ -264,7 +267,8 @@ impl Sim {
 
     fn patch_device(&mut self) {
         let device = self.some_device();
-        let &(_, name, kind, _) = self.random.pick(&ATTRIBUTES[..4]);
+        let which = *self.random.pick(&[0, 1, 2, 3, 5, 5]);
+        let (_, name, kind, _) = ATTRIBUTES[which];
         let value = self.random.percent(75).then(|| scalar(&kind.value(&mut self.random)));
         let mut edit = ProfileEdit { attributes: vec![(name.into(), value)], ..Default::default() };
         if self.random.percent(40) {

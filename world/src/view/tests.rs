@@ -254,6 +254,8 @@ fn a_device_is_seen_once_for_each_hour_and_nothing_sets_it_back_or_moves_its_pro
         let devices = ids.iter().map(|id| DeviceId::new(*id)).collect();
         Change::Seen { app: APP, at: Millis(at), devices }
     };
+    assert!(commit(&mut world, vec![seen(5, &[1])]).seen.is_empty(), "nothing hangs on it");
+    commit(&mut world, vec![message(4, "has last_seen")]);
     let applied = commit(&mut world, vec![seen(7, &[1, 9])]);
     assert_eq!(applied.seen, [(APP, DeviceId::new(1))], "nobody knows the other");
     assert!(applied.devices.is_empty());

@@ -70,6 +70,7 @@ fn elements_that_a_later_version_appended_are_ignored() {
         Some(position(12)),
         true,
         Some(99u64),
+        None::<u64>,
         "later",
         [1, 2],
     ))

@@ -239,7 +239,7 @@ fn stored_recipients_outlive_a_rename() {
 }
 
 #[test]
-fn receipts_count_only_when_addressed_and_commit_without_a_change() {
+fn receipts_count_only_when_addressed_and_change_nothing_but_when_the_device_was_seen() {
     let mut bench = Bench::with_app();
     bench.ok(enrol(1, 9));
     bench.ok(create(message(7)));
@@ -256,10 +256,15 @@ fn receipts_count_only_when_addressed_and_commit_without_a_change() {
     let id = bench.write(receipts(vec![receipt(1, 7), receipt(2, 8), receipt(3, 99)]));
     assert_eq!(bench.state(id), "waits");
     let batch = bench.batch().unwrap();
-    assert!(batch.changes.is_none());
     assert_eq!(batch.receipts.iter().map(|row| row.id).collect::<Vec<_>>(), [1]);
-    assert!(bench.committed().batch.is_none());
+    // That the device came by is news, once an hour.
+    let changes = batch.changes.unwrap();
+    assert!(matches!(changes.changes[..], [Change::Seen { .. }]), "{changes:?}");
+    bench.committed();
     assert_eq!(bench.state(id), "ok");
+    bench.write(receipts(vec![receipt(5, 7)]));
+    assert!(bench.batch().unwrap().changes.is_none());
+    assert!(bench.committed().batch.is_none());
     assert!(bench.done(receipts(vec![receipt(4, 99)])).result.is_ok(), "the answer tells nothing");
 }
 
