@@ -365,7 +365,7 @@ impl Generator {
                 }
                 None => self.app_change(),
             },
-            97.. => {
+            _ => {
                 let horizon = self.random.random_range(0..=self.model.head.get());
                 ("purge", Change::Purge { horizon: Seq::new(horizon) })
             }
