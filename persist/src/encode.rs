@@ -307,7 +307,7 @@ impl<'a> Run<'a> {
             Cell::Int(row.app.get()),
             Cell::Int(row.id.get()),
             Cell::Int(seq.get()),
-            Cell::Int((state == MessageState::Active).into()),
+            Cell::Int(standing(state)),
             text(&row.to),
             Cell::Text(json::write_heads(&row.variants).into()),
         ]);
@@ -350,6 +350,15 @@ impl<'a> Run<'a> {
         insert(steps, &REVISIONS, run.revisions);
         insert(steps, &ERASURES, run.erasures);
         Ok(())
+    }
+}
+
+/// The column `active` of a revision: whether it was, or put an end to the message.
+pub(crate) const fn standing(state: MessageState) -> u64 {
+    match state {
+        MessageState::Scheduled => 0,
+        MessageState::Active => 1,
+        MessageState::Expired | MessageState::Recalled => 2,
     }
 }
 

@@ -294,11 +294,6 @@ impl Generator {
             return self.app_change();
         }
         match self.random.random_range(0..108) {
-            100..106 => ("audience", self.audience()),
-            106..108 => match self.pick(|model| model.there()) {
-                Some((app, id)) => ("audience gone", Change::AudienceGone { app, id }),
-                None => ("audience", self.audience()),
-            },
             0..2 => self.app_change(),
             2..8 => ("attribute", self.attribute()),
             8..10 => match self.pick(|model| model.attributes.keys().copied().collect()) {
@@ -346,7 +341,12 @@ impl Generator {
                 }
                 None => self.app_change(),
             },
-            97.. => {
+            100..106 => ("audience", self.audience()),
+            106..108 => match self.pick(|model| model.there()) {
+                Some((app, id)) => ("audience gone", Change::AudienceGone { app, id }),
+                None => ("audience", self.audience()),
+            },
+            _ => {
                 let horizon = self.random.random_range(0..=self.model.head.get());
                 ("purge", Change::Purge { horizon: Seq::new(horizon) })
             }

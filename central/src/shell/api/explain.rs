@@ -133,7 +133,7 @@ fn answer(world: &World, limits: &Limits, app: AppId, input: &Question) -> Resul
         (Some(text), None) => (expression::read(text, app, limits)?, None),
         (None, Some(id)) => {
             let message = app.message(id).ok_or_else(|| problem::not_found("message"))?;
-            (message.expression().clone(), Some((id, message.row().state)))
+            (message.recipients(app), Some((id, message.row().state)))
         }
         _ => return Err(problem::invalid("give one of `to` and `message`").into()),
     };
