@@ -316,7 +316,7 @@ impl<'a> Run<'a> {
             Cell::Int(row.app.get()),
             Cell::Int(row.id.get()),
             Cell::Int(seq.get()),
-            Cell::Int((state == MessageState::Active).into()),
+            Cell::Int(standing(state)),
             text(&row.to),
             Cell::Text(json::write_heads(&row.variants).into()),
         ]);
@@ -362,6 +362,15 @@ impl<'a> Run<'a> {
         let clock = run.clock.map(|at| vec![Cell::Int(run.shard), Cell::Int(at.0)]);
         insert(steps, &COMMITTED_CLOCK, clock.unwrap_or_default());
         Ok(())
+    }
+}
+
+/// The column `active` of a revision: whether it was, or put an end to the message.
+pub(crate) const fn standing(state: MessageState) -> u64 {
+    match state {
+        MessageState::Scheduled => 0,
+        MessageState::Active => 1,
+        MessageState::Expired | MessageState::Recalled => 2,
     }
 }
 

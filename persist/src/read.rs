@@ -279,9 +279,14 @@ impl Reader {
     fn revision(&mut self, columns: &mut impl Columns) -> Result<(), Damage> {
         let (app, message) = (AppId::new(columns.int(0)?), MessageId::new(columns.int(1)?));
         let mut read = || {
+            let standing = columns.int(3)?;
+            if standing > 2 {
+                return Err(format!("{standing} in column 3"));
+            }
             Ok(RevisionRecord {
                 from: Seq::new(columns.int(2)?),
-                active: columns.int(3)? != 0,
+                active: standing == 1,
+                over: standing == 2,
                 to: columns.text(4)?.into(),
                 variants: json::read_heads(&columns.text(5)?)?,
             })
@@ -312,9 +317,12 @@ impl Reader {
         let mut revisions = self.revisions.remove(&(app, id)).unwrap_or_default();
         revisions.sort_unstable_by_key(|record| record.from);
         let changed = Seq::new(columns.int(11)?);
-        if revisions.last() != Some(&RevisionRecord::of(&row, changed)) {
+        let last = revisions.last_mut().filter(|last| last.from == changed && last.is_of(&row));
+        let Some(last) = last else {
             return Err("its latest revision is another".to_owned());
-        }
+        };
+        // Older releases wrote only whether it is active.
+        last.over = row.is_over();
         Ok(Row::Message { row: Arc::new(row), revisions })
     }
 }

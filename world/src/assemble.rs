@@ -10,10 +10,7 @@ use std::sync::Arc;
 use crate::audience::in_order;
 use crate::message::{Message, Revision};
 use crate::view::{App, ApplyError};
-use crate::{
-    AudienceId, AudienceRecord, AudienceRow, MessageId, MessageRow, MessageState, RevisionRecord,
-    Seq,
-};
+use crate::{AudienceId, AudienceRecord, AudienceRow, MessageId, MessageRow, RevisionRecord, Seq};
 
 pub(crate) type StagedAudiences = BTreeMap<AudienceId, (Arc<AudienceRow>, Vec<AudienceRecord>)>;
 pub(crate) type StagedMessages = BTreeMap<MessageId, (Arc<MessageRow>, Vec<RevisionRecord>)>;
@@ -112,10 +109,10 @@ fn check_message(
     let empty = ApplyError::EmptyMessage { message: row.id };
     let Some(last) = records.last().filter(|_| !row.variants.is_empty()) else { return Err(empty) };
     // A body is found by its place among the variants of the present revision.
-    if *last != RevisionRecord::of(row, last.from) {
+    if !last.is_of(row) {
         return Err(ApplyError::TornMessage { message: row.id });
     }
-    if is_over(row) && last.from <= horizon {
+    if row.is_over() && last.from <= horizon {
         return Ok(None);
     }
     let first = records.partition_point(|record| record.from <= horizon).saturating_sub(1);
@@ -123,10 +120,6 @@ fn check_message(
         return Err(empty);
     }
     Ok(Some(first))
-}
-
-fn is_over(row: &MessageRow) -> bool {
-    matches!(row.state, MessageState::Expired | MessageState::Recalled)
 }
 
 /// A message of which some records were told.
@@ -158,9 +151,11 @@ impl Telling {
 
     fn tell(&mut self, app: &App, id: MessageId, at: usize) -> Result<(), ApplyError> {
         let told = self.messages.get_mut(&id).expect("it is told of messages that are here");
+        // The last record of an older release does not say that it put an end.
+        let is_last = at + 1 == told.records.len();
+        told.records[at].over |= is_last && told.row.is_over();
+        let over = told.records[at].over;
         let revision = Revision::read(&told.records[at], app, id)?;
-        // A message that is over never comes back, so only its last record can be that.
-        let over = at + 1 == told.records.len() && is_over(&told.row);
         let uses = if over { Vec::new() } else { revision.audiences() };
         told.revisions.push(revision);
         self.used(id, uses);

@@ -280,9 +280,9 @@ pub(crate) fn in_order(
     let mut waits_for: BTreeMap<AudienceId, usize> = BTreeMap::new();
     let mut named_by: BTreeMap<AudienceId, Vec<AudienceId>> = BTreeMap::new();
     for (id, text) in texts {
-        let named = Named { schema, asked: RefCell::default(), anyone: Expression::everyone() };
-        Expression::parse(text, &named, &Limits::STORED).map_err(|faults| (*id, faults))?;
-        let named = named.asked.into_inner();
+        let names = NamesOnly::of(schema);
+        Expression::parse(text, &names, &Limits::STORED).map_err(|faults| (*id, faults))?;
+        let named = names.asked.into_inner();
         let known = named.into_iter().filter(|other| texts.contains_key(other));
         let count = known.map(|other| named_by.entry(other).or_default().push(*id)).count();
         waits_for.insert(*id, count);
@@ -304,14 +304,21 @@ pub(crate) fn in_order(
     Ok(order)
 }
 
-/// Knows every audience, and which of them it was asked for.
-struct Named<'a> {
+/// Knows that every audience is there, and not what it says: for what is printed and never evaluated, or to learn which
+/// audiences a text names.
+pub(crate) struct NamesOnly<'a> {
     schema: &'a dyn Schema,
     asked: RefCell<BTreeSet<AudienceId>>,
     anyone: Expression,
 }
 
-impl Schema for Named<'_> {
+impl<'a> NamesOnly<'a> {
+    pub(crate) fn of(schema: &'a dyn Schema) -> NamesOnly<'a> {
+        NamesOnly { schema, asked: RefCell::default(), anyone: Expression::everyone() }
+    }
+}
+
+impl Schema for NamesOnly<'_> {
     fn attribute(&self, name: &str) -> Option<(AttributeId, Type)> {
         self.schema.attribute(name)
     }

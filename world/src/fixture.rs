@@ -154,7 +154,7 @@ pub(crate) fn audience(world: &World, id: u64, expression: &str, name: &str) -> 
 }
 
 /// What every retained revision of a message and of an audience says of every device, with what leads to them.
-pub(crate) fn told(world: &World) -> Vec<String> {
+fn told(world: &World) -> Vec<String> {
     let mut told = vec![format!("{:?}", world.usage())];
     for app in world.apps() {
         for message in app.messages_after(None) {
@@ -178,6 +178,14 @@ pub(crate) fn told(world: &World) -> Vec<String> {
         told.extend(app.devices().map(|device| format!("{:?}", app.index().candidates(device))));
     }
     told
+}
+
+/// Fails at the first thing that two worlds say otherwise.
+#[track_caller]
+pub(crate) fn assert_alike(a: &World, b: &World, when: &str) {
+    let (a, b) = (told(a), told(b));
+    let differ = a.iter().zip(&b).find(|(a, b)| a != b);
+    assert!(differ.is_none() && a.len() == b.len(), "{when}: {differ:#?}");
 }
 
 /// All rows, partition by partition.
@@ -217,6 +225,12 @@ pub(crate) fn random_change(random: &mut Random, world: &World) -> Change {
                 Some(id) => Change::AudienceGone { app: APP, id },
                 None => random_audience(random, world, app),
             }
+        }
+        5 if let Some(ended) = app
+            .messages_after(None)
+            .find(|message| message.row().state == MessageState::Expired) =>
+        {
+            state(ended.row().id.get(), MessageState::Recalled)
         }
         5 | 6 => match some(random) {
             Some(id) => {

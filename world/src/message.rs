@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use carillon_expr::{Context, Expression, Limits, Schema, Term, Terms, visit_terms};
 
+use crate::audience::NamesOnly;
 use crate::pmap::PMap;
 use crate::usage;
 use crate::view::ApplyError;
@@ -20,6 +21,7 @@ pub struct Revision {
     /// The message's own change that it goes back to; `from` is later if an audience was edited since.
     own: Seq,
     active: bool,
+    over: bool,
     to_text: Arc<str>,
     to: Expression,
     variants: Arc<[Head]>,
@@ -42,6 +44,10 @@ impl Revision {
         schema: &dyn Schema,
         id: MessageId,
     ) -> Result<Revision, ApplyError> {
+        let names = NamesOnly::of(schema);
+        // What is over is for nobody, whatever audiences say: it is not read again, so it never depends on what they
+        // said when it was read.
+        let schema = if record.over { &names } else { schema };
         let parse = |text: &str| {
             Expression::parse(text, schema, &Limits::STORED).map_err(|faults| {
                 ApplyError::Expression { message: id, faults: faults.to_string() }
@@ -63,6 +69,7 @@ impl Revision {
             from: record.from,
             own: record.from,
             active: record.active,
+            over: record.over,
             to_text,
             to,
             variants: variants.into(),
@@ -98,6 +105,7 @@ impl Revision {
             active: self.active,
             to: self.to_text.clone(),
             variants: self.variants.iter().map(head).collect(),
+            over: self.over,
         }
     }
 
@@ -195,14 +203,25 @@ impl Message {
         &self.row
     }
 
-    /// The recipients by the present revision.
+    /// The recipients by the present revision. Of a message that is over it is for print alone: it does not know what
+    /// audiences say.
     pub fn expression(&self) -> &Expression {
         &self.present().to
     }
 
+    /// As [`Message::expression`], to be evaluated: of a message that is over it asks what audiences say now.
+    pub fn recipients(&self, schema: &dyn Schema) -> Expression {
+        let present = self.expression();
+        if !self.row.is_over() || present.audiences().is_empty() {
+            return present.clone();
+        }
+        let read = Expression::parse(&self.row.to, schema, &Limits::STORED);
+        read.unwrap_or_else(|_| present.clone())
+    }
+
     /// Whether it is or may become active.
     pub fn is_live(&self) -> bool {
-        matches!(self.row.state, MessageState::Scheduled | MessageState::Active)
+        !self.row.is_over()
     }
 
     /// The audiences that an edit of would change it: those that its present revision uses, if it is live. Sorted.
@@ -248,17 +267,27 @@ impl Message {
     }
 
     /// The message after a start, an end or a recall at `seq`.
-    pub(crate) fn in_state(&self, state: MessageState, seq: Seq) -> Message {
+    ///
+    /// # Errors
+    /// As [`Revision::read`].
+    pub(crate) fn in_state(
+        &self,
+        state: MessageState,
+        seq: Seq,
+        schema: &dyn Schema,
+    ) -> Result<Message, ApplyError> {
         let row = MessageRow { state, ..MessageRow::clone(&self.row) };
-        let active = state == MessageState::Active;
-        let revision = Revision { from: seq, own: seq, active, ..self.present().clone() };
-        self.revised(Arc::new(row), revision)
+        let (active, over) = (state == MessageState::Active, row.is_over());
+        let mut revision = Revision { from: seq, own: seq, active, over, ..self.present().clone() };
+        if over && revision.expressions().any(|of| !of.audiences().is_empty()) {
+            revision = Revision::read(&revision.record(), schema, row.id)?;
+        }
+        Ok(self.revised(Arc::new(row), revision))
     }
 
     /// What is left of it when nobody is owed anything from before `horizon`; `None` if it is forgotten.
     pub(crate) fn purged(&self, horizon: Seq) -> Option<Message> {
-        let over = matches!(self.row.state, MessageState::Expired | MessageState::Recalled);
-        if over && self.changed() <= horizon {
+        if self.row.is_over() && self.changed() <= horizon {
             return None;
         }
         let first =
@@ -298,9 +327,10 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// By all its revisions.
+    /// By all its revisions that may address anybody.
     pub(crate) fn retained(message: Option<&Message>) -> Places {
-        Places::of(message.iter().flat_map(|message| &message.revisions))
+        let all = message.into_iter().flat_map(|message| &message.revisions);
+        Places::of(all.filter(|revision| !revision.over))
     }
 
     /// By its present revision, if that is active and volatile.

@@ -291,6 +291,13 @@ pub struct MessageRow {
     pub variants: Vec<Variant>,
 }
 
+impl MessageRow {
+    /// Whether it has ended or was recalled: it never comes back.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, MessageState::Expired | MessageState::Recalled)
+    }
+}
+
 /// What a revision said, without its bodies: enough to know who had what at its time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevisionRecord {
@@ -300,6 +307,15 @@ pub struct RevisionRecord {
     pub to: Arc<str>,
     /// (selector, tag), as in [`Variant`].
     pub variants: Vec<(Option<Arc<str>>, Tag)>,
+    /// It put an end to the message, which edits of audiences change no more. Records that older releases wrote do not
+    /// say so: see [`RevisionRecord::is_of`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub over: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl RevisionRecord {
@@ -309,7 +325,13 @@ impl RevisionRecord {
             active: row.state == MessageState::Active,
             to: row.to.clone(),
             variants: row.variants.iter().map(|v| (v.selector.clone(), v.tag)).collect(),
+            over: row.is_over(),
         }
+    }
+
+    /// Whether this is what `row` says. The row itself tells whether it is over.
+    pub fn is_of(&self, row: &MessageRow) -> bool {
+        *self == RevisionRecord { over: self.over, ..RevisionRecord::of(row, self.from) }
     }
 }
 

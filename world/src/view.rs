@@ -794,7 +794,7 @@ impl World {
                 let app = self.app_mut(*app)?;
                 let message =
                     app.message(*id).ok_or(ApplyError::UnknownMessage { message: *id })?;
-                let message = message.in_state(*state, seq);
+                let message = message.in_state(*state, seq, app)?;
                 applied.messages.push(app.revise(message, seq));
             }
             Change::Audience(row) => {

@@ -1,8 +1,6 @@
 //! A batch as text: statements from START TRANSACTION to COMMIT, in as few packets as the server takes.
 
-use carillon_world::MessageState;
-
-use crate::encode::{Cell, Step};
+use crate::encode::{Cell, Step, standing};
 use crate::names::Named;
 use crate::tables::{
     ENDED, Present, SAID, Table, erase_seen, of_devices, purge_messages, purge_tombstones,
@@ -77,7 +75,7 @@ pub(super) fn packets(
                     "INSERT INTO message_revisions (shard, app, message, from_seq, active, to_expression, heads) \
                      SELECT shard, app, message, {seq}, {}, to_expression, heads FROM message_revisions \
                      WHERE {key} AND from_seq < {seq} ORDER BY from_seq DESC LIMIT 1",
-                    u8::from(*state == MessageState::Active)
+                    standing(*state)
                 ));
                 script.statement(&format!(
                     "UPDATE messages SET state = '{}', changed_seq = {seq} WHERE {key}",

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 
-use carillon_world::MessageState;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{DropBehavior, ErrorCode, ToSql, Transaction, params, params_from_iter};
 
 use super::{Fields, Worker, begin, down, signed};
-use crate::encode::{Cell, Step, plan};
+use crate::encode::{Cell, Step, plan, standing};
 use crate::names::Named;
 use crate::read::{self, SELECT_LEASE};
 use crate::tables::{
@@ -133,7 +132,7 @@ fn write(
             Step::State { app, message, seq, state } => {
                 let (app, message, seq) =
                     (signed(app.get()), signed(message.get()), signed(seq.get()));
-                let active = *state == MessageState::Active;
+                let active = signed(standing(*state));
                 transaction
                     .prepare_cached(COPY_REVISION)?
                     .execute(params![shard, app, message, seq, active])?;

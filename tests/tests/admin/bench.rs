@@ -283,9 +283,14 @@ impl Bench {
 
     async fn parts(&mut self, app: &str) -> Vec<Bytes> {
         let mut parts = Vec::new();
-        for part in
-            ["", "/attributes", "/groups?limit=1000", "/devices:export", "/messages?limit=1000"]
-        {
+        for part in [
+            "",
+            "/attributes",
+            "/groups?limit=1000",
+            "/audiences?limit=1000",
+            "/devices:export",
+            "/messages?limit=1000",
+        ] {
             let path = format!("/v1/apps/{app}{part}");
             let answer = self.admin.call("GET", &path, Value::Null).await;
             assert_eq!(answer.status, 200, "{part}: {answer:?}");

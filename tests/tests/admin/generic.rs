@@ -57,6 +57,8 @@ async fn things(bench: &mut Bench) -> Things {
     let device = "00000000000000d1".to_owned();
     let line = json!({"id": device, "attributes": {"country": "KE"}, "groups": ["vip"]});
     bench.import(&app, &[line]).await;
+    let audience = Call::to("PUT /v1/apps/{app}/audiences/{name}", &[&app.id, "vips"]);
+    bench.written(audience.json(json!({"expression": "#vip"}))).await;
     let message = bench.message(&app, json!({"to": "#vip and country == \"KE\"", "body": 1})).await;
     Things { app, group, device, message }
 }
@@ -68,7 +70,7 @@ fn sample(things: &Things, call: &str) -> (Vec<String>, Option<Value>) {
         (parameters.iter().map(|p| (*p).clone()).collect(), Some(body).filter(|b| !b.is_null()))
     };
     let members = json!({"devices": [device]});
-    let country = "country".to_owned();
+    let (country, vips) = ("country".to_owned(), "vips".to_owned());
     match call {
         "GET /healthz" | "GET /readyz" | "GET /metrics" | "GET /openapi.json" | "GET /v1/apps" => {
             with(&[], Value::Null)
@@ -80,6 +82,7 @@ fn sample(things: &Things, call: &str) -> (Vec<String>, Option<Value>) {
         | "GET /v1/apps/{app}/devices:export"
         | "POST /v1/apps/{app}/devices:import"
         | "GET /v1/apps/{app}/groups"
+        | "GET /v1/apps/{app}/audiences"
         | "GET /v1/apps/{app}/messages" => with(&[app], Value::Null),
         "PUT /v1/apps/{app}/attributes/{name}" => {
             with(&[app, &country], json!({"type": "string", "set_by": "both"}))
@@ -95,6 +98,13 @@ fn sample(things: &Things, call: &str) -> (Vec<String>, Option<Value>) {
         "PATCH /v1/apps/{app}/groups/{group}" => with(&[app, group], json!({"name": "gold"})),
         "POST /v1/apps/{app}/groups/{group}/members:add"
         | "POST /v1/apps/{app}/groups/{group}/members:remove" => with(&[app, group], members),
+        "PUT /v1/apps/{app}/audiences/{name}" => {
+            with(&[app, &vips], json!({"expression": "not #vip"}))
+        }
+        "PATCH /v1/apps/{app}/audiences/{name}" => with(&[app, &vips], json!({"name": "gold"})),
+        "GET /v1/apps/{app}/audiences/{name}" | "DELETE /v1/apps/{app}/audiences/{name}" => {
+            with(&[app, &vips], Value::Null)
+        }
         "GET /v1/apps/{app}/devices/{device}"
         | "DELETE /v1/apps/{app}/devices/{device}"
         | "POST /v1/apps/{app}/devices/{device}/revoke" => with(&[app, device], Value::Null),

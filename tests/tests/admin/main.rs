@@ -3,6 +3,7 @@
 //!
 //! `CARILLON_BIN` names the executable; `make test` builds it first.
 
+mod audiences;
 mod bench;
 mod devices;
 mod document;
@@ -39,6 +40,7 @@ async fn endpoints(store: Store) {
     import::check(&mut bench).await;
     messages::check(&mut bench).await;
     expressions::check(&mut bench).await;
+    audiences::check(&mut bench).await;
     oversize::check(&mut bench).await;
     lists::check(&mut bench).await;
     windows::check(&mut bench).await;

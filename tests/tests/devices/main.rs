@@ -4,6 +4,7 @@
 //! What a device should hold is judged by plain predicates over the tests' own record of what was written; neither
 //! `expr` nor `world` is asked.
 
+mod audiences;
 mod away;
 mod cases;
 mod cuts;

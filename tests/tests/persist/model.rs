@@ -311,13 +311,6 @@ impl Generator {
             return self.app_change();
         }
         match self.random.random_range(0..112) {
-            100..104 => ("audience", self.audience()),
-            104..106 => match self.pick(|model| model.there()) {
-                Some((app, id)) => ("audience gone", Change::AudienceGone { app, id }),
-                None => ("audience", self.audience()),
-            },
-            106..108 => ("clock", Change::Clock { at: self.time() }),
-            108.. => self.seen(),
             0..2 => self.app_change(),
             2..8 => ("attribute", self.attribute()),
             8..10 => match self.pick(|model| model.attributes.keys().copied().collect()) {
@@ -365,6 +358,13 @@ impl Generator {
                 }
                 None => self.app_change(),
             },
+            100..104 => ("audience", self.audience()),
+            104..106 => match self.pick(|model| model.there()) {
+                Some((app, id)) => ("audience gone", Change::AudienceGone { app, id }),
+                None => ("audience", self.audience()),
+            },
+            106..108 => ("clock", Change::Clock { at: self.time() }),
+            108.. => self.seen(),
             _ => {
                 let horizon = self.random.random_range(0..=self.model.head.get());
                 ("purge", Change::Purge { horizon: Seq::new(horizon) })

@@ -12,7 +12,8 @@ fn in_app(world: &World) -> &App {
 }
 
 fn matching(app: &App, device: &DeviceRow) -> BTreeSet<MessageId> {
-    let any = |message: &Message| message.revisions().iter().any(|r| r.to.matches(device));
+    let any =
+        |message: &Message| message.revisions().iter().any(|r| !r.over && r.to.matches(device));
     app.messages_after(None).filter(|m| any(m)).map(|m| m.row().id).collect()
 }
 

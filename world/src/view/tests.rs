@@ -1,7 +1,7 @@
 use super::*;
 use crate::fixture::{
-    AGE, APP, COUNTRY, Random, app, attribute, commit, device, group, lineage, message, message_in,
-    purge, random_change, row, rows, state, stored, told, world,
+    AGE, APP, COUNTRY, Random, app, assert_alike, attribute, commit, device, group, lineage,
+    message, message_in, purge, random_change, row, rows, state, stored, world,
 };
 use crate::{MessageState, WorldBuilder};
 
@@ -102,7 +102,7 @@ fn every_row_stands_in_one_partition_and_together_they_make_the_same_world() {
             .expect("rows of a world fit");
         assert_eq!(rows(&built), rows(&world), "seed {seed}");
         assert_eq!(built.counts(), world.counts());
-        assert_eq!(told(&built), told(&world), "seed {seed}");
+        assert_alike(&built, &world, &format!("seed {seed}"));
         // What is not in the rows: members, the index, the records of changes.
         let (a, b) = (in_app(&built), in_app(&world));
         for id in (1..=3).map(GroupId::new) {

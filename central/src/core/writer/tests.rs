@@ -1,3 +1,4 @@
+mod audiences;
 mod budgets;
 mod devices;
 mod messages;

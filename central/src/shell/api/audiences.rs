@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::Response;
 use carillon_expr::AudienceId;
 use carillon_world::{App, Audience, MessageId, Position};
 use http::{HeaderMap, StatusCode};
@@ -48,8 +47,14 @@ pub(crate) struct NamedAudience {
 /// An audience with who it describes and who uses it now.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UsedAudience {
-    #[serde(flatten)]
-    audience: NamedAudience,
+    #[schema(value_type = String)]
+    id: AudienceId,
+    #[schema(value_type = String)]
+    name: Arc<str>,
+    /// Counts edits and renames, from 1.
+    revision: u32,
+    /// Canonical.
+    expression: String,
     /// Devices that it describes. A `sample` without a salt, which is another for each message, counts for none in
     /// particular.
     devices: u64,
@@ -128,14 +133,12 @@ pub(crate) async fn get(
         Ok(look(asked, app, audience))
     });
     let used = look.await?;
-    let revision = used.audience.revision;
-    let response: Response = json(StatusCode::OK, &used);
-    Ok(tagged(response, revision))
+    Ok(tagged(json(StatusCode::OK, &used), used.revision))
 }
 
 /// Evaluates it for every device of the app: about 0.1 s a million.
 fn look(asked: &Asked<'_>, app: &App, audience: &Audience) -> UsedAudience {
-    let id = audience.row().id;
+    let NamedAudience { id, name, revision, expression } = body(app, audience);
     let context = asked.context(random::id());
     let fits = |row: &&Arc<_>| audience.expression().matches_in(&***row, &context);
     let messages = app.audience_messages(id);
@@ -144,7 +147,10 @@ fn look(asked: &Asked<'_>, app: &App, audience: &Audience) -> UsedAudience {
         users.iter().filter_map(|id| app.audience(*id)).map(|of| of.row().name.clone()).collect();
     audiences.sort_unstable();
     UsedAudience {
-        audience: body(app, audience),
+        id,
+        name,
+        revision,
+        expression,
         devices: app.devices().filter(fits).count() as u64,
         of: app.device_count() as u64,
         messages: messages.iter().take(REFERENCES_MAX).copied().collect(),

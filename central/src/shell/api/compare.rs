@@ -114,7 +114,7 @@ fn judge(asked: &Asked<'_>, app: AppId, input: &Edit) -> Result<ComparisonBody, 
         (Some(text), None, None) => expression::read(text, app, limits)?,
         (None, Some(id), None) => {
             let message = app.message(id).ok_or_else(|| problem::not_found("message"))?;
-            message.expression().clone()
+            message.recipients(app)
         }
         (None, None, Some(name)) => return judge_audience(asked, app, name, input),
         _ => {

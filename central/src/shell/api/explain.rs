@@ -136,7 +136,7 @@ fn answer(asked: &Asked<'_>, app: AppId, input: &Question) -> Result<Answer, Ref
         (Some(text), None) => (expression::read(text, app, limits)?, None),
         (None, Some(id)) => {
             let message = app.message(id).ok_or_else(|| problem::not_found("message"))?;
-            (message.expression().clone(), Some((id, message.row().state)))
+            (message.recipients(app), Some((id, message.row().state)))
         }
         _ => return Err(problem::invalid("give one of `to` and `message`").into()),
     };

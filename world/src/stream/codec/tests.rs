@@ -224,9 +224,9 @@ fn a_snapshot_begins_in_both_versions() {
     }
 }
 
-/// Records that came later than the first files.
+/// Records that came later than the first files, and what they have more since.
 #[test]
-fn the_bytes_of_audiences_are_those_of_the_golden_files() {
+fn the_bytes_of_audiences_and_of_what_is_over_are_those_of_the_golden_files() {
     let row = Arc::new(AudienceRow {
         id: AudienceId::new(0xf1),
         app: APP,
@@ -241,9 +241,16 @@ fn the_bytes_of_audiences_are_those_of_the_golden_files() {
     let gone = Change::AudienceGone { app: APP, id: AudienceId::new(0xf9) };
     let batch = Batch { first: Seq::new(48), changes: vec![Change::Audience(row.clone()), gone] };
     let chunk = Chunk { from: 0, to: 0, stamp: Seq::new(47), more: false, rows };
+    let state = MessageState::Expired;
+    let ended = Arc::new(MessageRow { state, ..MessageRow::clone(&message()) });
+    let revisions = vec![RevisionRecord::of(&ended, Seq::new(46))];
+    assert!(revisions[0].over);
+    let rows = vec![Row::Message { row: ended, revisions }];
+    let over = Chunk { from: 0, to: 256, stamp: Seq::new(47), more: false, rows };
     for (name, frame) in [
         ("stream-v2/Batch-audiences.hex", Frame::Batch(EpochBatch { epoch: EPOCH, batch })),
         ("stream-v2/Chunk-audiences.hex", Frame::Chunk(chunk)),
+        ("stream-v2/Chunk-over.hex", Frame::Chunk(over)),
     ] {
         golden::check(name, &encode(&frame));
         assert_eq!(decode_one(&golden::read(name)).unwrap().unwrap().0, frame, "{name}");

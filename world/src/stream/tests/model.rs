@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::fixture::told;
+use crate::fixture::assert_alike;
 use crate::{
     AudienceId, AudienceRow, GroupId, GroupRow, Judgement, MessageId, MessageRow, MessageState,
     Priority, SetBy, Tag, Variant,
@@ -482,7 +482,7 @@ fn come_to_rest(shard: &mut Shard, edges: &mut [Edge], now: &mut Instant, tally:
         }
         let served = edge.served.as_deref().expect("an edge at rest has a world");
         assert_eq!(contents(served), contents(&shard.central.world));
-        assert_eq!(told(served), told(&shard.central.world));
+        assert_alike(served, &shard.central.world, "at rest");
         assert_eq!(edge.receiver.snapshot_partitions(), None);
     }
 }
