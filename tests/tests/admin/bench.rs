@@ -256,6 +256,15 @@ impl Bench {
     }
 
     /// The newest seq.
+    /// Waits until the edge has reported a device that polled: a report is a change, too, and whoever counts changes after
+    /// it must not count this one.
+    pub(crate) async fn reported(&mut self, app: &App, device: &str) {
+        let get = Call::to("GET /v1/apps/{app}/devices/{device}", &[&app.id, device]);
+        while self.send(&get).await.json()["last_seen"].is_null() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
     pub(crate) async fn head(&self) -> u64 {
         let (_, body) = ops_get(self.cluster.admin_address(), "/healthz").await.expect("healthy");
         let body: Value = serde_json::from_str(&body).expect("JSON");

@@ -252,6 +252,7 @@ async fn sessions(bench: &mut Bench) {
     assert_eq!(status, 201, "{enrolled}");
     let (device, session) = (text(&enrolled, "id"), text(&enrolled, "session"));
     until(&mut edge, session, 200, "").await;
+    bench.reported(&app, device).await;
     let before = bench.read(Call::to(GET, &[&app.id, device])).await.json();
     let revoked = bench.written(Call::to(REVOKE, &[&app.id, device])).await.json();
     assert_eq!(revoked, before, "a revocation is no change of the profile");
@@ -303,6 +304,7 @@ async fn a_patch_reaches_the_device(bench: &mut Bench) {
     let mut phone = bench.phone(&app).build().expect("a client");
     holds(&mut phone, &[&rest]).await;
     let (_, device) = phone.status().registered.expect("it polled");
+    bench.reported(&app, &device.to_string()).await;
     let patch = Call::to(PATCH, &[&app.id, &device.to_string()]);
     bench.written(patch.json(json!({"attributes": {"country": "KE"}}))).await;
     holds(&mut phone, &[&kenya]).await;

@@ -62,7 +62,7 @@ async fn explained(bench: &mut Bench, app: &App) {
     let part = |parent: Value, depth: u64, text: &str, truth: &str, saw: Value| json!({"parent": parent, "depth": depth, "text": text, "truth": truth, "saw": saw});
     let saw = |name: &str, value: Value| json!([{"name": name, "value": value}]);
     let expected = json!({
-        "device": id(5), "message": null, "matches": false,
+        "device": id(5), "message": null, "matches": false, "at": answer["at"],
         "to": "country in (\"KE\", \"SE\") and (not #vip or age > 30) or tags all (\"even\", \"odd\")",
         "parts": [
             part(Value::Null, 0, "or", "unknown", json!([])),

@@ -106,6 +106,7 @@ async fn devices_follow(bench: &mut Bench) {
     let mut phone = bench.phone(&app).build().expect("a client");
     holds(&mut phone, &[&everyone]).await;
     let (_, device) = phone.status().registered.expect("it polled");
+    bench.reported(&app, &device.to_string()).await;
     let devices = json!({"devices": [device.to_string()]});
     bench.written(Call::to(ADD, &[&app.id, &vip]).json(devices.clone())).await;
     holds(&mut phone, &[&everyone, &message]).await;

@@ -291,6 +291,10 @@ async fn bodies_reach_devices(bench: &mut Bench) {
         let made = bench.written(call).await.json();
         let id = text(&made, "id").to_owned();
         shows(&mut phone, &id, body).await;
+        if ids.is_empty() {
+            let (_, device) = phone.status().registered.expect("it polled");
+            bench.reported(&app, &device.to_string()).await;
+        }
         ids.push(id);
     }
     for (id, body) in ids.iter().zip(["[1 , 2]", "\"\\\\\""]) {

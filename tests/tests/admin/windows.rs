@@ -143,6 +143,8 @@ async fn starts_and_ends_fire(bench: &mut Bench) {
     let mut phone = bench.phone(&app).build().expect("a client");
     let always = bench.message(&app, json!({"to": "all", "body": 0})).await;
     holds(&mut phone, &[&always]).await;
+    let (_, device) = phone.status().registered.expect("it polled");
+    bench.reported(&app, &device.to_string()).await;
     let base = now(bench, &app).await;
     let (start, end) = (plus(&base, 1_500), plus(&base, 3_500));
     let message = json!({"to": "all", "body": 1, "not_before": start, "expires_at": end});

@@ -28,6 +28,13 @@ pub(crate) struct Held {
     messages: BTreeMap<u64, u64>,
 }
 
+impl Held {
+    /// The seq of the world that is held.
+    pub(crate) fn seq(&self) -> Option<u64> {
+        self.seq
+    }
+}
+
 fn number(hex: &Value) -> u64 {
     u64::from_str_radix(hex.as_str().expect("an id is text"), 16).expect("16 digits")
 }

@@ -82,11 +82,11 @@ const FLOORS: [(&str, u64); 53] = [
     ("sessions renewed", 1_000),
     ("unknown devices", 300),
     ("stored with news", 40_000),
-    ("ticks", 1_000),
-    ("seen", 200),
-    ("wakes by the clock", 200),
-    ("deltas by the clock", 500),
-    ("nothing new of what is volatile", 5_000),
+    ("ticks", 10_000),
+    ("seen", 1_000),
+    ("wakes by the clock", 400),
+    ("deltas by the clock", 800),
+    ("nothing new of what is volatile", 50_000),
 ];
 
 fn number(name: &str) -> Option<u64> {

@@ -25,7 +25,7 @@ pub(crate) type Due = Rc<BTreeMap<u64, u64>>;
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
     head: u64,
-    /// The last change that was more than a tick or a report.
+    /// The last change but ticks, reports and the purges that follow from their number.
     last_work: u64,
     horizon: u64,
     batch_ends: BTreeSet<u64>,
@@ -101,7 +101,7 @@ impl Oracle {
     }
 
     fn take(&mut self, now: Millis, seq: u64, change: &Change, note: u64) {
-        if !matches!(change, Change::Clock { .. } | Change::Seen { .. }) {
+        if !matches!(change, Change::Clock { .. } | Change::Seen { .. } | Change::Purge { .. }) {
             self.last_work = seq;
         }
         match change {
