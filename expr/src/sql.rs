@@ -42,6 +42,7 @@ use crate::calendar::WEEKDAYS;
 use crate::eval::{hex, sample_prefix, sample_threshold};
 use crate::fold::unfolded;
 use crate::glob::Part;
+use crate::steps::step;
 use crate::tree::{Comparison, Hours, Join, Node, Operand, Place, Quantifier, Subject, Test, Tree};
 use crate::{AttributeId, Context, Expression, Type, Value, Version};
 
@@ -92,11 +93,12 @@ impl Expression {
         }
         let mut writer = Writer { dialect, context, out: String::new() };
         let mut work = vec![Work::Node(self, self.tree().root(), 0)];
-        while let Some(step) = work.pop() {
+        while let Some(item) = work.pop() {
+            step(1);
             if writer.out.len() > SQL_BYTES_MAX {
                 return Err(SqlError::TooLong);
             }
-            let (of, node, depth) = match step {
+            let (of, node, depth) = match item {
                 Work::Text(text) => {
                     writer.out.push_str(text);
                     continue;

@@ -19,13 +19,13 @@ use std::fmt;
 use carillon_expr::{Dialect, Expression, Truth};
 use carillon_world::AppId;
 
-pub use compare::{Seam, Use};
 use compare::{Asked, ask};
+pub use compare::{Seam, Use};
 use generate::{Generator, is_mixed};
 use judge::Outcomes;
 use stores::Stores;
-pub use tree::{Right, Tree, What};
 use tree::write;
+pub use tree::{Right, Tree, What};
 pub use world::Device;
 use world::{LIMITS, World};
 
@@ -93,7 +93,8 @@ impl Report {
         if self.expressions < FLOORS_FROM {
             return Ok(());
         }
-        let (known, seen) = (tree::operators(), self.outcomes.keys().cloned().collect::<BTreeSet<_>>());
+        let (known, seen) =
+            (tree::operators(), self.outcomes.keys().cloned().collect::<BTreeSet<_>>());
         let odd: Vec<&String> = known.symmetric_difference(&seen).collect();
         if !odd.is_empty() {
             return Err(format!("operators that did not come, or are not listed: {odd:?}"));
@@ -311,7 +312,11 @@ impl Case<'_> {
         let source = write(tree);
         let uses: Vec<String> = wrong.uses.iter().map(ToString::to_string).collect();
         let mut told = vec![
-            format!("oracle: DISAGREEMENT, seed {}, expression {number}: {}", world.seed, uses.join(", ")),
+            format!(
+                "oracle: DISAGREEMENT, seed {}, expression {number}: {}",
+                world.seed,
+                uses.join(", ")
+            ),
             format!("  expression  {source}"),
         ];
         let read = Expression::parse(&source, world, &LIMITS);

@@ -150,12 +150,17 @@ fn found_alike(
     Ok(())
 }
 
-fn evaluated(world: &World, expression: &Expression, faults: &mut Vec<(Use, String)>) -> Vec<Truth> {
+fn evaluated(
+    world: &World,
+    expression: &Expression,
+    faults: &mut Vec<(Use, String)>,
+) -> Vec<Truth> {
     let context = world.context();
     let each = world.devices.iter().map(|device| {
         let truth = expression.evaluate_in(device, &context);
         if expression.matches_in(device, &context) != (truth == Truth::True) {
-            faults.push((Use::Evaluation, format!("evaluated to {truth:?}, but matches otherwise")));
+            faults
+                .push((Use::Evaluation, format!("evaluated to {truth:?}, but matches otherwise")));
         }
         let explained = expression.explain(device, &context, world).parts[0].truth;
         if explained != truth {
@@ -227,8 +232,7 @@ fn recipients_only(found: Vec<bool>, expected: &[Truth]) -> Vec<Truth> {
 fn reread(world: &World, expression: &Expression, faults: &mut Vec<(Use, String)>) -> Vec<Truth> {
     let mut fault = |text: String| faults.push((Use::Text, text));
     let mut truths = Vec::new();
-    for (printed, by_names) in
-        [(expression.to_stored(), false), (expression.to_text(world), true)]
+    for (printed, by_names) in [(expression.to_stored(), false), (expression.to_text(world), true)]
     {
         let again = match Expression::parse(&printed, world, &LIMITS) {
             Ok(again) => again,

@@ -17,28 +17,120 @@ use super::tree::{
 use super::world::{Device, World};
 
 const LETTERS: &[&str] = &[
-    "a", "A", "b", "B", "é", "É", "σ", "ς", "Σ", "ß", "İ", "ı", "*", "?", "[", "]", "^", "%", "_", "|", "\\", "'",
-    "\"", " ", "😀", "e\u{301}", "\u{1f}", "\n", "\t", "\u{7f}", "ǆ", "\u{212a}", "\u{a0}", "\u{feff}", "\u{fffd}",
-    "\u{10ffff}", "Ж", "ж", "և", "ẞ", "ά", "/", "\u{2028}", "0",
+    "a",
+    "A",
+    "b",
+    "B",
+    "é",
+    "É",
+    "σ",
+    "ς",
+    "Σ",
+    "ß",
+    "İ",
+    "ı",
+    "*",
+    "?",
+    "[",
+    "]",
+    "^",
+    "%",
+    "_",
+    "|",
+    "\\",
+    "'",
+    "\"",
+    " ",
+    "😀",
+    "e\u{301}",
+    "\u{1f}",
+    "\n",
+    "\t",
+    "\u{7f}",
+    "ǆ",
+    "\u{212a}",
+    "\u{a0}",
+    "\u{feff}",
+    "\u{fffd}",
+    "\u{10ffff}",
+    "Ж",
+    "ж",
+    "և",
+    "ẞ",
+    "ά",
+    "/",
+    "\u{2028}",
+    "0",
 ];
 const WORDS: &[&str] = &[
-    "", "SE", "KE", "se", "å", "SE ", " SE", "SE  ", "Åse", "[a]", "a", "[", "A*", "a\u{30a}", "null", "true", "1",
-    "{\"s\":[]}", "NO", "no", "' OR 1=1 --", "\\u0041",
+    "",
+    "SE",
+    "KE",
+    "se",
+    "å",
+    "SE ",
+    " SE",
+    "SE  ",
+    "Åse",
+    "[a]",
+    "a",
+    "[",
+    "A*",
+    "a\u{30a}",
+    "null",
+    "true",
+    "1",
+    "{\"s\":[]}",
+    "NO",
+    "no",
+    "' OR 1=1 --",
+    "\\u0041",
 ];
 const NUMBERS: &[f64] = &[
-    0.0, -0.0, 60.0, -300.0, 345.0, 1439.0, -1439.0, 1440.0, -1440.0, 330.5, 1e15, 1e16, 1e17, 9007199254740993.0,
-    f64::MAX, f64::MIN, f64::MIN_POSITIVE, 5e-324, 0.1, 0.30000000000000004, 0.3, 31.245_270_191_439_438, 1e22, 1e23,
-    18446744073709551615.0, -1e-7,
+    0.0,
+    -0.0,
+    60.0,
+    -300.0,
+    345.0,
+    1439.0,
+    -1439.0,
+    1440.0,
+    -1440.0,
+    330.5,
+    1e15,
+    1e16,
+    1e17,
+    9007199254740993.0,
+    f64::MAX,
+    f64::MIN,
+    f64::MIN_POSITIVE,
+    5e-324,
+    0.1,
+    0.30000000000000004,
+    0.3,
+    31.245_270_191_439_438,
+    1e22,
+    1e23,
+    18446744073709551615.0,
+    -1e-7,
 ];
 const ORDER: &[&str] = &["==", "!=", "<", "<=", ">", ">="];
 /// Dates and times of their ends, beside a leap day and the epoch.
 const DATES: &[&str] = &["0001-01-01", "9999-12-31", "2024-02-29", "1969-12-31", "1970-01-01"];
 const TIMES: &[&str] = &[
-    "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z", "1969-12-31T23:59:59.999Z", "1970-01-01T00:00:00Z",
+    "0001-01-01T00:00:00Z",
+    "9999-12-31T23:59:59.999Z",
+    "1969-12-31T23:59:59.999Z",
+    "1970-01-01T00:00:00Z",
 ];
 const CLOCKS: &[&str] = &[
-    "2026-11-21T07:30:00Z", "2024-02-29T23:59:59.999Z", "2026-12-31T23:30:00Z", "2027-01-01T00:00:00Z",
-    "1971-01-01T00:00:00Z", "2099-03-01T12:00:00.001Z", "2026-11-22T23:59:00Z",
+    "2026-11-21T07:30:00Z",
+    "2024-02-29T23:59:59.999Z",
+    "2026-12-31T23:30:00Z",
+    "2027-01-01T00:00:00Z",
+    "1971-01-01T00:00:00Z",
+    "2099-03-01T12:00:00.001Z",
+    "2026-11-22T23:59:00Z",
 ];
 
 const SCALARS: &[Type] =
@@ -310,7 +402,7 @@ impl Generator {
         };
         // Spans are a century at most.
         let known = if ms.abs() < 90 * 365 * 86_400_000 { ms / unit_ms(unit) } else { 0 };
-        let beside = self.random.random_range(-1..=1);
+        let beside = if self.chance(50) { self.random.random_range(-1..=1) } else { 0 };
         (if self.chance(80) { known + beside } else { self.random.random_range(-50..50) }, unit)
     }
 
@@ -396,7 +488,8 @@ impl Generator {
                 Some(Value::Point(other)) => {
                     let centre = point(latitude, longitude).direction();
                     let squares = centre.into_iter().zip(other.direction());
-                    let chord: f64 = squares.map(|(a, b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
+                    let chord: f64 =
+                        squares.map(|(a, b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
                     let half = (chord.sqrt() / 2.0 / 1_073_741_824.0).min(1.0).asin();
                     let metres = (2.0 * half * 6_371_008.8).round() as u32;
                     (metres + self.random.random_range(0..3)).saturating_sub(1).min(20_100_000)
@@ -565,13 +658,18 @@ impl Generator {
         let chosen: Vec<&Device> = world.devices.choose_multiple(&mut self.random, 3).collect();
         let is_chosen = |device: &Device| chosen.iter().any(|known| known.row.id == device.row.id);
         let disjunction = self.random.random::<bool>();
-        let mut kids = vec![Tree::Devices(chosen.iter().map(|device| device.row.id.get()).collect())];
+        let mut kids =
+            vec![Tree::Devices(chosen.iter().map(|device| device.row.id.get()).collect())];
         for _ in 0..count {
             let kid = self.leaf(world);
             let kid = if self.chance(50) { Tree::Not(Box::new(kid)) } else { kid };
             let fits = world.devices.iter().all(|device| {
                 let is_recipient = truth(&kid, device, world) == Truth::True;
-                if disjunction { !is_recipient || is_chosen(device) } else { is_recipient || !is_chosen(device) }
+                if disjunction {
+                    !is_recipient || is_chosen(device)
+                } else {
+                    is_recipient || !is_chosen(device)
+                }
             });
             if fits || self.chance(1) && !disjunction {
                 kids.push(kid);

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use carillon_expr::{Date, Time, Truth, Type, Value};
 use sha2::{Digest, Sha256};
 
-use super::tree::{HOME, OFFSET, Right, Tree, What, attribute_id, group_id, point, text, time, unit_ms};
+use super::tree::{
+    HOME, OFFSET, Right, Tree, What, attribute_id, group_id, point, text, time, unit_ms,
+};
 use super::world::{Device, World};
 
 /// How often each operator was true, unknown, false.
@@ -127,7 +129,9 @@ fn judge(tree: &Tree, device: &Device, world: &World) -> u8 {
             )
         }),
         Tree::Entries(operator, negated, entries) => {
-            let Some(Value::Set(set)) = actual(What::Attribute(super::tree::TAGS)) else { return 1 };
+            let Some(Value::Set(set)) = actual(What::Attribute(super::tree::TAGS)) else {
+                return 1;
+            };
             let has = |entry: &String| set.entries().iter().any(|known| **known == **entry);
             flip(
                 *negated,

@@ -21,7 +21,9 @@ pub(super) fn smaller(tree: &Tree, world: &World) -> Vec<Tree> {
             // Of a long chain halves and quarters, as long as that goes.
             let mut pieces = 2;
             while kids.len() > 8 && pieces <= 8 {
-                out.extend(kids.chunks(kids.len().div_ceil(pieces)).map(|part| chain(part.to_vec())));
+                out.extend(
+                    kids.chunks(kids.len().div_ceil(pieces)).map(|part| chain(part.to_vec())),
+                );
                 pieces *= 2;
             }
             out.extend(kids.iter().take(64).cloned());
@@ -62,7 +64,9 @@ pub(super) fn smaller(tree: &Tree, world: &World) -> Vec<Tree> {
                 out.push(Tree::Entries(operator, false, entries.clone()));
             }
             if entries.len() > 1 {
-                out.extend(without_one(entries).map(|left| Tree::Entries(operator, *negated, left)));
+                out.extend(
+                    without_one(entries).map(|left| Tree::Entries(operator, *negated, left)),
+                );
             }
         }
         Tree::Text(what, operator, negated, fold, piece) => {

@@ -63,7 +63,11 @@ impl Stores {
         let (mariadb, sqlite, server) = runtime.block_on(async {
             let opts = mysql_async::Opts::from_url(&url).expect("the server's own address");
             let server = mysql_async::Conn::new(opts).await.expect("connect to MariaDB");
-            (Written::open(&mysql).await, Written::open(&StoreUrl::Sqlite(path.clone())).await, server)
+            (
+                Written::open(&mysql).await,
+                Written::open(&StoreUrl::Sqlite(path.clone())).await,
+                server,
+            )
         });
         let file = rusqlite::Connection::open(&path).expect("open the file a second time");
         let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
@@ -138,7 +142,12 @@ impl Stores {
     ///
     /// # Errors
     /// What the database says of it.
-    pub(super) fn find(&mut self, dialect: Dialect, app: AppId, condition: &str) -> Result<Vec<u64>, String> {
+    pub(super) fn find(
+        &mut self,
+        dialect: Dialect,
+        app: AppId,
+        condition: &str,
+    ) -> Result<Vec<u64>, String> {
         let query = manual(dialect, app).replace(CONDITION, condition);
         let mut found: Vec<u64> = match dialect {
             Dialect::MariaDb => self
@@ -179,7 +188,11 @@ impl Stores {
             .map(|(device, text)| {
                 let truths: Vec<Truth> = text.chars().map(truth).collect::<Result<_, _>>()?;
                 if truths.len() != conditions.len() {
-                    return Err(format!("{} answers to {} conditions", truths.len(), conditions.len()));
+                    return Err(format!(
+                        "{} answers to {} conditions",
+                        truths.len(),
+                        conditions.len()
+                    ));
                 }
                 Ok((device, truths))
             })

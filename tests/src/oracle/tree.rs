@@ -215,9 +215,26 @@ pub(super) fn operators() -> BTreeSet<String> {
     const CLOCKED: [&str; 3] = ["date", "time", "last_seen"];
     const ORDERED: [&str; 7] = ["string", "user", "number", "version", "date", "time", "last_seen"];
     let mut all: BTreeSet<String> = [
-        "all", "#group", "@audience", "device()", "bool alone", "near()", "sample()", "sample() with salt", "not",
-        "and", "or", "bool ==", "bool !=", "bool in", "bool not in", "has point", "has set", "has bool",
-        "local_day() in", "local_day() not in",
+        "all",
+        "#group",
+        "@audience",
+        "device()",
+        "bool alone",
+        "near()",
+        "sample()",
+        "sample() with salt",
+        "not",
+        "and",
+        "or",
+        "bool ==",
+        "bool !=",
+        "bool in",
+        "bool not in",
+        "has point",
+        "has set",
+        "has bool",
+        "local_day() in",
+        "local_day() not in",
     ]
     .map(str::to_owned)
     .into();

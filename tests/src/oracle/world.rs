@@ -14,12 +14,8 @@ use super::tree::{
 };
 
 /// Chains of thousands are long when every name is written out.
-pub(super) const LIMITS: Limits = Limits {
-    bytes_max: 1 << 20,
-    nodes_max: 1 << 16,
-    depth_max: 256,
-    audience_depth_max: 16,
-};
+pub(super) const LIMITS: Limits =
+    Limits { bytes_max: 1 << 20, nodes_max: 1 << 16, depth_max: 256, audience_depth_max: 16 };
 
 /// Rows of the columns are spread over several of a bitmap's containers, with gaps.
 const ROW_STEP: u32 = 4_099;
@@ -202,11 +198,7 @@ pub(super) struct Kept<'a> {
 }
 
 impl<'a> Kept<'a> {
-    fn if_kept(
-        &self,
-        bit: u64,
-        rows: Option<&'a RoaringBitmap>,
-    ) -> Option<Cow<'a, RoaringBitmap>> {
+    fn if_kept(&self, bit: u64, rows: Option<&'a RoaringBitmap>) -> Option<Cow<'a, RoaringBitmap>> {
         let is_kept = self.mask >> (bit % 64) & 1 == 1;
         is_kept.then(|| Cow::Borrowed(rows.unwrap_or(&self.sets.none)))
     }
