@@ -10,7 +10,8 @@ use carillon_tests::oracle::{Device, Failure, Plan, Right, Tree, Use, What, run}
 fn all_uses_of_20000_random_expressions_agree() {
     let server = MariaDb::start();
     let plan = Plan { expressions: 20_000, seed: 1, threads: 2 };
-    let report = run(plan, &server, &|_, _, _, said| said).unwrap_or_else(|failure| panic!("{failure}"));
+    let report =
+        run(plan, &server, &|_, _, _, said| said).unwrap_or_else(|failure| panic!("{failure}"));
     println!("{}", report.coverage());
     report.check_floors().unwrap();
     assert_eq!(report.expressions, 20_000);
@@ -76,11 +77,18 @@ fn a_fault_in_any_use_is_found_shrunk_and_told() {
         let device = &failure.devices[0].row;
         assert!(device.attributes.len() <= 1 && device.groups.is_empty(), "{what}: {failure}");
         let told = failure.to_string();
-        assert!(told.contains(&format!("SEED={}", failure.seed)) && told.contains("<- wrong"), "{told}");
+        assert!(
+            told.contains(&format!("SEED={}", failure.seed)) && told.contains("<- wrong"),
+            "{told}"
+        );
         // The seed alone brings it back.
         let plan = Plan { expressions: failure.number as u64 + 1, seed: failure.seed, threads: 1 };
         let again = run(plan, &server, &seam).expect_err(what);
-        assert_eq!((again.tree, again.devices), (failure.tree.clone(), failure.devices.clone()), "{what}");
+        assert_eq!(
+            (again.tree, again.devices),
+            (failure.tree.clone(), failure.devices.clone()),
+            "{what}"
+        );
         println!("{what}: {told}");
     }
 }

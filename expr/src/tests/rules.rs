@@ -321,7 +321,32 @@ fn every_rule_of_the_tokens_makes_the_tokens_that_it_says() {
         let made: Vec<String> = made.collect();
         lines.push_str(&format!("{name}: {}\n", made.join(", ").escape_debug()));
     }
-    expect![[r#""#]].assert_eq(&lines);
+    expect![[r#"
+        tokens: Word(Name) `a`, Open `(`, Word(Name) `b`, End ``
+        token: Word(Name) `a`, End ``
+        WHITESPACE: Word(Name) `a`, End ``
+        COMMENT: Word(Name) `a`, Word(Name) `c`, Word(Name) `e`, End ``
+        string: String `\"a\\\"b\"`, String `\'c\"\'`, End ``
+        torn: Word(Name) `a`, Torn `\"b`, End ``
+        group: Group `#vip`, Group `#:00000000000000ab`, Group `#a:/b.c-d`, End ``
+        audience: Audience `@vip`, Audience `@:00000000000000AB`, End ``
+        id: Id `:00000000000000ab`, End ``
+        hex_id: Junk `:`, Literal `00000000000000ab1`, End ``
+        label: Group `#a::b`, End ``
+        label_start: Group `#-a`, End ``
+        operator: Operator `===`, Operator `==`, Operator `=>`, Operator `=<`, Operator `=`, Operator `<=`, Operator `<>`, Operator `<`, Operator `>=`, Operator `>`, Operator `!=`, Operator `!`, Operator `&&`, Operator `&`, Operator `||`, Operator `|`, End ``
+        open: Open `(`, Open `(`, End ``
+        close: Close `)`, Close `)`, End ``
+        comma: Comma `,`, Comma `,`, End ``
+        sign: Word(Name) `now`, Sign `-`, Literal `7d`, Sign `+`, Word(Name) `x`, End ``
+        literal: Literal `42`, Literal `-1.5e-3`, Literal `10%`, Literal `5km`, Literal `7d`, Literal `2026-11-21T07:30:00.5+01:00`, Literal `09:00`, End ``
+        literal_char: Literal `1`, Sign `-`, Word(Name) `a`, Literal `1`, Junk `:`, Word(Name) `b`, End ``
+        name: Word(Name) `country`, Word(Name) `in-app`, Word(Name) `os.version`, Word(Name) `_x`, Word(Name) `v2.3`, End ``
+        name_start: Word(Name) `_`, Word(Name) `a`, End ``
+        word: Word(Name) `a_1`, End ``
+        odd: Odd `“SE”`, Odd `é1`, End ``
+        junk: Junk `$`, Junk `\\`, Junk `;`, Junk `.`, Word(Name) `a`, End ``
+    "#]].assert_eq(&lines);
 }
 
 /// A text that has such a fault; for some under limits of its own.

@@ -274,7 +274,12 @@ impl Generator {
             Type::String => text(&self.word()),
             Type::Number => number(match self.random.random_range(0..10) {
                 0..5 => f64::from(self.random.random_range(-6..6)) / 2.0,
-                5..8 => self.one(NUMBERS),
+                5..7 => self.one(NUMBERS),
+                // Of 17 digits, and neither large nor small: what readers of decimals get wrong.
+                7 | 8 => {
+                    let bits = self.random.random::<u64>() & 0x800f_ffff_ffff_ffff;
+                    f64::from_bits(bits | self.random.random_range(998..1_083) << 52)
+                }
                 _ => loop {
                     let any = f64::from_bits(self.random.random());
                     if any.is_finite() {
