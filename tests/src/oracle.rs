@@ -15,6 +15,7 @@ mod world;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use carillon_expr::{Dialect, Expression, Truth};
 use carillon_world::AppId;
@@ -161,10 +162,13 @@ impl fmt::Display for Failure {
 /// # Panics
 /// If a store does not work.
 pub fn run(plan: Plan, server: &MariaDb, seam: Seam<'_>) -> Result<Report, Box<Failure>> {
+    // Another run on the same server must find nothing there.
+    static RUNS: AtomicU64 = AtomicU64::new(0);
+    let number = RUNS.fetch_add(1, Ordering::Relaxed);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let worlds = plan.expressions.div_ceil(EXPRESSIONS_OF_A_WORLD);
     let part = |thread: u64| {
-        let mut stores = Stores::open(server, folder.path(), &format!("oracle_{thread}"));
+        let mut stores = Stores::open(server, folder.path(), &format!("oracle_{number}_{thread}"));
         let mut report = Report::default();
         for at in (thread..worlds).step_by(plan.threads.max(1) as usize) {
             let begun = at * EXPRESSIONS_OF_A_WORLD;

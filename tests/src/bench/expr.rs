@@ -209,7 +209,8 @@ fn devices() -> Vec<DeviceRow> {
                 Value::Time(Time::from_ms(1_795_000_000_000).expect("2026")),
                 Value::Set([interest, "all".to_owned()].into_iter().collect()),
             ];
-            let attributes: Vec<_> = values.into_iter().enumerate().map(|(at, value)| (id(at), value)).collect();
+            let attributes: Vec<_> =
+                values.into_iter().enumerate().map(|(at, value)| (id(at), value)).collect();
             // One in ten lacks something.
             let lacks = random.random_range(0..80);
             DeviceRow {
@@ -219,7 +220,10 @@ fn devices() -> Vec<DeviceRow> {
                 p: Seq::ZERO,
                 created_at: Millis(1),
                 user: None,
-                attributes: attributes.into_iter().filter(|(known, _)| *known != id(lacks)).collect(),
+                attributes: attributes
+                    .into_iter()
+                    .filter(|(known, _)| *known != id(lacks))
+                    .collect(),
                 groups: (0..2).filter(|_| random.random_ratio(1, 4)).map(GroupId::new).collect(),
                 private: None,
             }
@@ -248,7 +252,8 @@ fn shapes() -> Vec<Shape> {
     vec![
         Shape {
             name: "usual",
-            source: "#vip and country in (\"KE\", \"SE\") and app_version >= v2.3 and not #staff".to_owned(),
+            source: "#vip and country in (\"KE\", \"SE\") and app_version >= v2.3 and not #staff"
+                .to_owned(),
             by_hand: |device| {
                 device.in_group(GroupId::new(0))
                     && country(device).is_some_and(|country| country == "KE" || country == "SE")
@@ -261,12 +266,16 @@ fn shapes() -> Vec<Shape> {
             name: "or_of_1000_numbers",
             source: joined(1_000, " or ", &|at| format!("age == {}", at + 1_000)),
             by_hand: |device| {
-                amount(device, 2).is_some_and(|age| (0..1_000_u32).any(|at| age == f64::from(black_box(at) + 1_000)))
+                amount(device, 2).is_some_and(|age| {
+                    (0..1_000_u32).any(|at| age == f64::from(black_box(at) + 1_000))
+                })
             },
         },
         Shape {
             name: "and_of_100_ors",
-            source: joined(100, " and ", &|at| format!("(country != \"X{at}\" or age < {at} or #vip)")),
+            source: joined(100, " and ", &|at| {
+                format!("(country != \"X{at}\" or age < {at} or #vip)")
+            }),
             by_hand: |device| {
                 (0..100_u32).all(|at| {
                     let name = [b'X', b'0' + (black_box(at) % 10) as u8];
@@ -311,7 +320,8 @@ fn evaluation(shape: &Shape, devices: &[DeviceRow]) -> Result<(), BenchError> {
         }
     }
     // Those that were asked: an evaluation ends as soon as the whole is decided.
-    let a_step = |each: &[f64]| Spread::of(&each.iter().map(|ns| ns / steps as f64).collect::<Vec<_>>());
+    let a_step =
+        |each: &[f64]| Spread::of(&each.iter().map(|ns| ns / steps as f64).collect::<Vec<_>>());
     let (ours, bare) = (a_step(&ours), a_step(&bare));
     let asked = steps as f64 / devices.len() as f64;
     progress(&format!("{}: {ours} ns a node, by hand {bare}", shape.name));
