@@ -1,7 +1,5 @@
 //! The uses of a recipient expression agree, over the tables of both stores. `make oracle` runs the same for longer.
 
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "whatever fails here fails the test")]
-
 use carillon_expr::Truth;
 use carillon_tests::mariadb::MariaDb;
 use carillon_tests::oracle::{Device, Failure, Plan, Right, Tree, Use, What, run};

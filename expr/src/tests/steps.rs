@@ -15,6 +15,9 @@ const WIDE: Limits = Limits {
 /// A shape of some size, and how it is called.
 type Family = (&'static str, fn(usize) -> String);
 
+/// What was done, its steps, and how many they may be.
+type Taken = (&'static str, u64, u64);
+
 const FAMILIES: &[Family] = &[
     ("open parentheses", |n| "(".repeat(n)),
     ("closed parentheses", |n| ")".repeat(n)),
@@ -79,8 +82,8 @@ fn device() -> Device {
         .member("vip")
 }
 
-/// The steps of reading a text and of each use of what was read, with what each may be in proportion to.
-fn steps(source: &str, schema: &dyn Schema) -> Vec<(&'static str, u64, u64)> {
+/// The steps of reading a text and of each use of what was read.
+fn steps(source: &str, schema: &dyn Schema) -> Vec<Taken> {
     let bytes = source.len() as u64 + 8;
     let (read, taken) = counted(|| Expression::parse(source, schema, &WIDE));
     let mut all = vec![("parsing and compiling, by bytes", taken, 10 * bytes)];
@@ -112,7 +115,7 @@ fn steps(source: &str, schema: &dyn Schema) -> Vec<(&'static str, u64, u64)> {
 #[test]
 fn no_text_takes_more_than_linear_time() {
     for (name, family) in FAMILIES {
-        let mut before: Option<(usize, Vec<(&str, u64, u64)>)> = None;
+        let mut before: Option<(usize, Vec<Taken>)> = None;
         for n in [50, 400, 3_200] {
             let source = family(n);
             let taken = steps(&source, &App);
