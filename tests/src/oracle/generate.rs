@@ -555,7 +555,15 @@ impl Generator {
                 let what = self.what(SCALARS);
                 let fold = what.kind() == Type::String && self.random.random();
                 let count = if self.chance(3) { 300 } else { self.random.random_range(1..5) };
-                let values = (0..count).map(|_| self.literal(what, world)).collect();
+                let mut values: Vec<Value> =
+                    (0..count).map(|_| self.literal(what, world)).collect();
+                if fold && self.chance(1) {
+                    // Each letter of it is one more thing that SQL has to replace.
+                    let from = self.random.random_range(1..0x500);
+                    let letters = (from..0x2000).filter_map(char::from_u32);
+                    let letters = letters.filter(|c| c.is_lowercase()).take(120);
+                    values.push(text(&letters.collect::<String>()));
+                }
                 Tree::In(what, negated, fold, values)
             }
             19 => {
@@ -685,7 +693,7 @@ impl Generator {
 
     fn deep(&mut self, world: &World) -> Tree {
         let mut tree = self.leaf(world);
-        for _ in 0..self.random.random_range(20..80) {
+        for _ in 0..self.random.random_range(20..180) {
             let beside = self.leaf(world);
             tree = match self.random.random_range(0..3) {
                 0 => Tree::Not(Box::new(tree)),

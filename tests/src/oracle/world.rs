@@ -15,7 +15,7 @@ use super::tree::{
 
 /// Chains of thousands are long when every name is written out.
 pub(super) const LIMITS: Limits =
-    Limits { bytes_max: 1 << 20, nodes_max: 1 << 16, depth_max: 256, audience_depth_max: 16 };
+    Limits { bytes_max: 1 << 20, nodes_max: 1 << 16, depth_max: 400, audience_depth_max: 16 };
 
 /// Rows of the columns are spread over several of a bitmap's containers, with gaps.
 const ROW_STEP: u32 = 4_099;
