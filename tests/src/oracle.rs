@@ -37,7 +37,7 @@ const DEVICES_OF_A_WORLD: usize = 24;
 /// A run of fewer expressions may miss an operator.
 const FLOORS_FROM: u64 = 5_000;
 /// Each operator was seen true, false and unknown at least once in so many expressions.
-const EXPRESSIONS_OF_AN_OUTCOME: u64 = 1_000;
+const EXPRESSIONS_OF_AN_OUTCOME: u64 = 2_000;
 /// What a failure may cost.
 const SHRINKS_MAX: usize = 1_500;
 /// Larger trees are not looked into for the counts of operators, which takes steps of size times depth.
