@@ -2,7 +2,7 @@
 # C compiler. Everything is built in one profile, so that the C libraries build once.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt lint bench torture docs
+.PHONY: help demo test check fmt lint bench torture oracle fuzz docs
 
 # Where cargo puts what it builds; a variable of the environment wins over the clone's own folder.
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
@@ -46,6 +46,14 @@ torture: ## One promise under faults for long, as in make torture NAME=write; RO
 	cargo build --release --locked -p carillon
 	CARILLON_BIN="$(TARGET)/release/carillon" CARILLON_TORTURE_ROUNDS="$(or $(ROUNDS),500)" \
 		cargo test --release --locked -p carillon-tests --test torture -- --nocapture '$(NAME)::'
+
+oracle: ## Random expressions, asked in every way of both stores, as in make oracle N=20000 SEED=1
+	./scripts/install-test-deps.sh
+	cargo build --release --locked -p carillon-tests --bin oracle
+	@"$(TARGET)/release/oracle" $(or $(N),20000) $(or $(SEED),1)
+
+fuzz: ## Each fuzz target of the language for so long, as in make fuzz SECONDS=30
+	./scripts/fuzz.sh $(or $(SECONDS),30)
 
 docs: ## Write the pages that are made from code: docs/configuration.md
 	UPDATE_EXPECT=1 cargo test --release --locked -p carillon the_page_of_the_manual_is_current

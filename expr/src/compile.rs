@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::steps::step;
 use crate::tree::{Join, Node, Test, Tree, index};
 use crate::{AudienceId, Expression};
 
@@ -89,6 +90,7 @@ impl Dag {
     /// Looks through negations.
     pub(crate) fn direct(&self, mut ask: Ask) -> Ask {
         while let DagNode::Not(inner) = self.nodes[ask.node as usize] {
+            step(1);
             ask = Ask { node: inner, wanted: !ask.wanted };
         }
         ask
@@ -128,6 +130,7 @@ impl Dag {
             for wanted in [false, true] {
                 let ask = Ask { node, wanted };
                 let times = count[ask.place()];
+                step(1);
                 if times == 0 {
                     continue;
                 }
@@ -138,6 +141,7 @@ impl Dag {
                     }
                     DagNode::Chain { from, to, .. } => {
                         for kid in &self.kids[from as usize..to as usize] {
+                            step(1);
                             let place = Ask { node: *kid, wanted }.place();
                             count[place] = (count[place] + 1).min(2);
                         }
@@ -165,6 +169,7 @@ impl Dag {
             audiences.iter().map(|(id, audience)| (*id, builder.import(audience.dag()))).collect();
         let mut made: Vec<u32> = Vec::with_capacity(tree.nodes().len());
         for node in tree.nodes() {
+            step(1);
             made.push(match node {
                 Node::Test(test) => builder.test(test),
                 Node::Audience(id) => imported[id],
@@ -246,6 +251,7 @@ impl Builder {
         let mut seen = std::collections::HashSet::with_capacity(kids.len());
         let mut kept = Vec::with_capacity(kids.len());
         for kid in kids {
+            step(1);
             match self.nodes[kid as usize] {
                 DagNode::Const(truth) if truth == neutral => {}
                 DagNode::Const(_) => return kid,
@@ -273,6 +279,7 @@ impl Builder {
     fn import(&mut self, other: &Dag) -> u32 {
         let mut made: Vec<u32> = Vec::with_capacity(other.nodes.len());
         for node in &other.nodes {
+            step(1);
             made.push(match *node {
                 DagNode::Const(truth) => self.constant(truth),
                 DagNode::Test(test) => self.test(&other.tests[test as usize]),
@@ -372,6 +379,7 @@ impl Emitter<'_> {
         let mut next = Some((ask, YES, NO));
         let mut entry = NO;
         loop {
+            step(1);
             if let Some((ask, yes, no)) = next.take() {
                 let ask = self.dag.direct(ask);
                 let section = self.section_of.get(&ask.place()).copied();

@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use crate::calendar::weekday;
 use crate::compile::{Code, NO, What, YES};
 use crate::fold::{cmp_folded, fold_char};
+use crate::steps::step as count_step;
 use crate::tree::{Operand, Place, Quantifier, Subject, Test};
 use crate::{AttributeId, Context, Expression, Number, Profile, Time, Value};
 
@@ -120,6 +121,7 @@ fn run(
     for (section, entry) in code.sections.iter().enumerate() {
         let mut at = *entry;
         while at != YES && at != NO {
+            count_step(1);
             let step = code.steps[at as usize];
             let holds = match step.what {
                 What::True(test) => truth(&tests[test as usize], device, context) == Some(true),
@@ -330,7 +332,9 @@ fn contains_folded(text: &str, pattern: &str) -> bool {
     let mut failure = [0_usize; FOLDED_CHARS_MAX];
     for at in 1..length {
         let mut known = failure[at - 1];
+        count_step(1);
         while known > 0 && wanted[at] != wanted[known] {
+            count_step(1);
             known = failure[known - 1];
         }
         failure[at] = known + usize::from(wanted[at] == wanted[known]);
@@ -339,7 +343,9 @@ fn contains_folded(text: &str, pattern: &str) -> bool {
     let mut chars = text.chars().map(fold_char);
     while matched < length {
         let Some(c) = chars.next() else { return false };
+        count_step(1);
         while matched > 0 && c != wanted[matched] {
+            count_step(1);
             matched = failure[matched - 1];
         }
         matched += usize::from(c == wanted[matched]);

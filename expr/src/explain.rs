@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::diagnostic::floor_boundary;
 use crate::eval::truth;
 use crate::print::Printer;
+use crate::steps::step;
 use crate::tree::{Join, Node, Operand, Subject, Test};
 use crate::{AttributeId, AudienceId, Context, Expression, Profile, Schema, Truth, Value};
 
@@ -64,6 +65,7 @@ impl Expression {
         let mut parts = Vec::new();
         let mut open = vec![Open { of: self, truths, next: vec![(self.tree().root(), 0)] }];
         while let Some(level) = open.last_mut() {
+            step(1);
             let Some((node, depth)) = level.next.pop() else {
                 open.pop();
                 continue;
@@ -136,6 +138,7 @@ impl<P: Profile> Explainer<'_, P> {
         let tree = of.tree();
         let mut truths: Vec<Truth> = Vec::with_capacity(tree.nodes().len());
         for node in tree.nodes() {
+            step(1);
             truths.push(match node {
                 Node::Test(test) => truth(test, self.device, self.context).into(),
                 Node::Not(inner) => !truths[*inner as usize],

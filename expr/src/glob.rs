@@ -7,6 +7,7 @@
 use std::hash::{Hash, Hasher};
 
 use crate::fold::fold_char;
+use crate::steps::step;
 
 /// The most characters of a pattern, without its stars.
 pub(crate) const GLOB_CHARS_MAX: usize = 255;
@@ -64,6 +65,7 @@ impl Glob {
         let mut parts = Vec::new();
         let mut chars = text.chars();
         while let Some(c) = chars.next() {
+            step(1);
             match c {
                 '*' if parts.last() == Some(&Part::Run) => {}
                 '*' => parts.push(Part::Run),
@@ -116,6 +118,7 @@ impl Glob {
         let mut states: States = [0; WORDS];
         set(&mut states, 0);
         for c in text.chars() {
+            step(1);
             let c = if fold { fold_char(c) } else { c };
             let takes = match self.takes.binary_search_by_key(&c, |(known, _)| *known) {
                 Ok(place) => self.takes[place].1,

@@ -27,6 +27,7 @@ mod calendar;
 mod ids;
 mod point;
 mod schema;
+mod steps;
 mod value;
 
 mod diagnostic;

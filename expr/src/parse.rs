@@ -17,12 +17,15 @@ use std::ops::Range;
 
 use crate::check::{Faults, Names};
 use crate::diagnostic::{Diagnostic, DiagnosticKind, Diagnostics, floor_boundary};
+use crate::steps::step;
 use crate::tree::{Draft, Join, Test};
 use crate::{AudienceId, Expression, Schema};
 
 use token::{Token, Word};
 
 pub(crate) use operand::FUNCTIONS;
+#[cfg(test)]
+pub(crate) use token::token_rules;
 pub(crate) use token::{Kind, is_word, tokens};
 pub(crate) use wanted::{Slot, Wanted};
 
@@ -305,12 +308,14 @@ impl<'a> Parser<'a> {
     /// The token that is next. Tokens are only ever taken in order, so the number of looks is the
     /// number of steps.
     fn peek(&mut self) -> Token {
+        step(1);
         self.steps += 1;
         self.tokens[self.at]
     }
 
     /// The token after the next one.
     fn peek_second(&mut self) -> Token {
+        step(1);
         self.steps += 1;
         self.tokens[(self.at + 1).min(self.tokens.len() - 1)]
     }
@@ -342,6 +347,7 @@ impl<'a> Parser<'a> {
 
     fn take_operand(&mut self, frame: &mut Frame, mut node: u32) {
         let nots = std::mem::take(&mut frame.nots);
+        step(nots);
         for _ in 0..nots {
             node = self.draft.not(node);
         }

@@ -8,6 +8,7 @@
 use std::fmt::Write as _;
 
 use crate::calendar::{WEEKDAYS, print_span};
+use crate::steps::step;
 use crate::tree::{Comparison, Hours, Join, Node, Operand, Subject, Test, Tree};
 use crate::{
     AttributeId, AudienceId, Expression, GroupId, Schema, Value, valid_attribute_name,
@@ -50,8 +51,9 @@ impl<'a> Printer<'a> {
             Text(&'static str),
         }
         let mut work = vec![Work::Node(tree.root())];
-        while let Some(step) = work.pop() {
-            let node = match step {
+        while let Some(item) = work.pop() {
+            step(1);
+            let node = match item {
                 Work::Text(text) => {
                     self.out.push_str(text);
                     continue;

@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::compile::{Ask, Asked, Dag};
+use crate::steps::step;
 use crate::tree::{Comparison, Operand, Quantifier, Subject, Test, index};
 use crate::{AttributeId, Expression, GroupId, Value};
 
@@ -123,6 +124,7 @@ impl Needs {
         let mut needs = vec![Self::Everyone; dag.nodes().len() * 2];
         for node in 0..index(dag.nodes().len()) {
             for wanted in [false, true] {
+                step(1);
                 let ask = Ask { node, wanted };
                 needs[ask.place()] = match dag.asked(ask) {
                     Asked::Const(true) => Self::Everyone,
@@ -168,6 +170,7 @@ fn collect(dag: &Dag, root: Ask, needs: &[Needs]) -> Vec<Term> {
     let mut seen = vec![false; needs.len()];
     let mut open = vec![root];
     while let Some(ask) = open.pop() {
+        step(1);
         if std::mem::replace(&mut seen[ask.place()], true) {
             continue;
         }

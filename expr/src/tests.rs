@@ -1,13 +1,14 @@
 //! Tests of the language through its public interface, over one small app.
 
-mod agree;
 mod cookbook;
 mod errors;
 mod language;
 mod limits;
 mod misfits;
-mod model;
 mod properties;
+mod rules;
+mod sqlite;
+mod steps;
 mod uses;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use crate::glob::Glob;
+use crate::steps::step;
 use crate::{AttributeId, AudienceId, Date, GroupId, Point, Time, Value};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -407,8 +408,9 @@ impl Draft {
         let mut tree = Tree { nodes: Vec::with_capacity(self.nodes.len()), children: Vec::new() };
         let mut work = vec![Work::Visit(root, None)];
         let mut done: Vec<u32> = Vec::new();
-        while let Some(step) = work.pop() {
-            let node = match step {
+        while let Some(work_item) = work.pop() {
+            step(1);
+            let node = match work_item {
                 Work::Visit(at, within) => {
                     let slot = &mut self.nodes[at as usize];
                     match std::mem::replace(slot, DraftNode::Taken) {
@@ -432,6 +434,7 @@ impl Draft {
                 }
                 Work::Close(join, start) => {
                     let from = index(tree.children.len());
+                    step(done.len() - start);
                     tree.children.extend(done.drain(start..));
                     Node::Chain { join, from, to: index(tree.children.len()) }
                 }

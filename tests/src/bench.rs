@@ -3,6 +3,7 @@
 //! A figure of speed is a ratio against a named peer or limit that does the same work in the same run, in turns; the
 //! results of what was timed are checked. Nothing here is a test: tests never assert speed.
 
+mod expr;
 mod fleet;
 mod purge;
 mod requests;
@@ -51,6 +52,11 @@ pub const ALL: &[Bench] = &[
         name: "restart",
         about: "central and an edge started on a fleet's store",
         run: || Box::pin(restart::run()),
+    },
+    Bench {
+        name: "expr",
+        about: "reading an expression against a bare scan; evaluating it against the same by hand",
+        run: || Box::pin(expr::run()),
     },
 ];
 

@@ -5,5 +5,6 @@ pub mod batches;
 pub mod bench;
 pub mod cluster;
 pub mod mariadb;
+pub mod oracle;
 pub mod process;
 pub mod proxy;

@@ -10,6 +10,7 @@ use super::wanted::{Slot, Wanted, a, example};
 use crate::calendar::{SPAN_MS_MAX, WEEKDAYS, clock_minutes, parse_span, print_span, whole_days};
 use crate::diagnostic::DiagnosticKind;
 use crate::print::quote;
+use crate::steps::step;
 use crate::tree::{Operand, Span};
 use crate::{Date, NAME_BYTES_MAX, Number, ParseTimeError, Time, Type, Value, Version};
 
@@ -354,6 +355,7 @@ pub(crate) fn unescape(literal: &str) -> Result<String, Escape> {
     let mut text = String::with_capacity(end);
     let mut at = 1;
     while let Some(c) = literal[at..end].chars().next() {
+        step(1);
         let start = at;
         at += c.len_utf8();
         if c != '\\' {

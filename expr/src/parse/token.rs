@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use pest::Parser as _;
 
+use crate::steps::step;
 use crate::tree::index;
 
 /// The grammar; pest generates the `Rule` of each line.
@@ -81,11 +82,18 @@ impl Token {
     }
 }
 
+/// The names of the grammar's rules.
+#[cfg(test)]
+pub(crate) fn token_rules() -> Vec<String> {
+    Rule::all_rules().iter().map(|rule| format!("{rule:?}")).collect()
+}
+
 /// All tokens, and the end. One pass; `text` is at most 2^32 bytes.
 pub(crate) fn tokens(text: &str) -> Vec<Token> {
     let pairs = Grammar::parse(Rule::tokens, text).expect("any character is a token");
     let mut tokens = Vec::new();
     for pair in pairs {
+        step(1);
         let kind = match pair.as_rule() {
             Rule::name => Kind::Word(word(pair.as_str())),
             Rule::id => Kind::Id,

@@ -2,32 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::model::{tree, write};
 use super::{App, context};
 use crate::{Expression, Limits, complete};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
-
-    #[test]
-    fn parse_of_print_is_the_identity(tree in tree()) {
-        let source = write(&tree);
-        let expression = Expression::parse(&source, &App, &Limits::default())
-            .unwrap_or_else(|faults| panic!("{}", faults.render(&source)));
-        for printed in [expression.to_text(&App), expression.to_stored()] {
-            let again = Expression::parse(&printed, &App, &Limits::STORED)
-                .unwrap_or_else(|faults| panic!("{}", faults.render(&printed)));
-            prop_assert_eq!(&again, &expression);
-            prop_assert_eq!(again.to_text(&App), expression.to_text(&App));
-            prop_assert_eq!(again.to_stored(), expression.to_stored());
-            prop_assert_eq!(again.nodes(), expression.nodes());
-            prop_assert_eq!(again.attributes(), expression.attributes());
-            prop_assert_eq!(again.groups(), expression.groups());
-            prop_assert_eq!(again.audiences(), expression.audiences());
-            prop_assert_eq!(again.is_volatile(), expression.is_volatile());
-            prop_assert_eq!(again.terms(), expression.terms());
-        }
-    }
 
     #[test]
     fn any_text_is_parsed_or_refused_without_panic(source in any::<String>(), cursor in 0_usize..40) {

@@ -463,6 +463,29 @@ fn sql_of_long_chains_is_shallow_and_of_deep_ones_refused() {
     assert_eq!(deep.to_sql(Dialect::Sqlite, &context()), Err(SqlError::TooDeep));
 }
 
+/// Each letter that is folded is a call around the others.
+#[test]
+fn sql_that_folds_every_letter_fits_alone_and_is_refused_where_it_would_be_too_deep() {
+    let letters: String =
+        (0x61..0x2000).filter_map(char::from_u32).filter(|c| c.is_alphabetic()).collect();
+    let folds = format!("country in (\"{letters}\") ignoring case");
+    let connection = rusqlite::Connection::open_in_memory().unwrap();
+    let sql = |source: &str| parse(source).to_sql(Dialect::Sqlite, &context());
+    let alone = sql(&folds).unwrap();
+    let found = |condition: &str| -> Option<bool> {
+        let upper: String = letters.chars().map(|c| if c == 'a' { 'A' } else { c }).collect();
+        let query = format!(
+            "SELECT ({condition}) FROM (SELECT json_object('a000000000000000', ?1) AS attributes) AS d"
+        );
+        connection.query_row(&query, (upper,), |row| row.get(0)).unwrap()
+    };
+    assert_eq!(found(&alone), Some(true));
+    let below = sql(&format!("{}{folds}", "not ".repeat(50))).unwrap();
+    assert_eq!(found(&below), Some(true));
+    assert_eq!(sql(&format!("{}{folds}", "not ".repeat(255))), Err(SqlError::TooDeep));
+    assert_eq!(parse(&folds).to_sql(Dialect::MariaDb, &context()), Err(SqlError::TooDeep));
+}
+
 #[test]
 fn what_looks_at_the_clock_is_volatile() {
     for (source, volatile) in [
