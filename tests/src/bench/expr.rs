@@ -228,6 +228,7 @@ fn devices() -> Vec<DeviceRow> {
                     .collect(),
                 groups: (0..2).filter(|_| random.random_ratio(1, 4)).map(GroupId::new).collect(),
                 private: None,
+                last_seen: Millis::ZERO,
             }
         })
         .collect()

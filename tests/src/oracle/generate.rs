@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use carillon_expr::{Date, Set, Time, Truth, Type, Value, Version};
+use carillon_expr::{Date, Profile as _, Set, Time, Truth, Type, Value, Version};
 use carillon_world::{AppId, DeviceId, DeviceRow, Millis, Seq};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -203,6 +203,7 @@ impl Generator {
         }
         let groups = (0..GROUPS.len()).filter(|_| self.chance(of_100 / 2)).map(group_id).collect();
         let hour = now.ms().div_euclid(3_600_000) + self.random.random_range(-400..10);
+        let hour = u32::try_from(hour.max(1)).expect("devices are seen before year 9999");
         Device {
             row: DeviceRow {
                 id: DeviceId::new(0),
@@ -214,8 +215,8 @@ impl Generator {
                 attributes: attributes.into(),
                 groups,
                 private: None,
+                last_seen: if self.chance(of_100) { Millis::of_hour(hour) } else { Millis::ZERO },
             },
-            last_seen: self.chance(of_100).then(|| time(hour.max(0) * 3_600_000)),
         }
     }
 
@@ -230,7 +231,7 @@ impl Generator {
         twin.row.attributes = attributes.into();
         match self.random.random_range(0..3) {
             0 => twin.row.user = other.row.user,
-            1 => twin.last_seen = other.last_seen,
+            1 => twin.row.last_seen = other.row.last_seen,
             _ => twin.row.groups = other.row.groups,
         }
         twin
@@ -325,7 +326,7 @@ impl Generator {
                 found.map(|(_, value)| value.clone())
             }
             What::User => device.row.user.as_deref().map(text),
-            What::LastSeen => device.last_seen.map(Value::Time),
+            What::LastSeen => device.last_seen().map(Value::Time),
         }
     }
 

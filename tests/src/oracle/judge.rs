@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use carillon_expr::{Date, Time, Truth, Type, Value};
+use carillon_expr::{Date, Profile as _, Time, Truth, Type, Value};
 use sha2::{Digest, Sha256};
 
 use super::tree::{
@@ -64,7 +64,7 @@ fn judge(tree: &Tree, device: &Device, world: &World) -> u8 {
                 found.map(|(_, value)| value.clone())
             }
             What::User => device.row.user.as_deref().map(text),
-            What::LastSeen => device.last_seen.map(|seen| Value::Time(seen.min(now))),
+            What::LastSeen => device.last_seen().map(|seen| Value::Time(seen.min(now))),
         }
     };
     let resolve = |what: What, right: &Right| match right {

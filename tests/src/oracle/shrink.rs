@@ -1,6 +1,7 @@
 //! Smaller expressions and smaller worlds that still show a disagreement.
 
 use carillon_expr::Value;
+use carillon_world::Millis;
 
 use super::tree::{Right, Tree};
 use super::world::{Device, World};
@@ -146,7 +147,7 @@ pub(super) fn poorer(device: &Device) -> Vec<Device> {
         }
     };
     with(&|device| device.row.user = None);
-    with(&|device| device.last_seen = None);
+    with(&|device| device.row.last_seen = Millis::ZERO);
     for at in 0..device.row.attributes.len() {
         with(&|device| {
             let mut fewer = device.row.attributes.to_vec();

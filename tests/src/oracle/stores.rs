@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use carillon_expr::{Dialect, Truth, Type, sample_hash_of};
 use carillon_persist::{
-    AnyStore, BatchUpkeep, EpochClaim, Opening, SeenRow, Store, StoreBatch, StoreOptions, StoreUrl,
+    AnyStore, BatchUpkeep, EpochClaim, Opening, Store, StoreBatch, StoreOptions, StoreUrl,
 };
 use carillon_world::{
     AppId, AppRow, AttributeRow, Batch, Change, DeviceId, DeviceRow, Environment, GroupRow, Millis,
@@ -88,15 +88,9 @@ impl Stores {
         self.worlds += 1;
         let app = AppId::new((1 << 63) + self.worlds);
         let changes = changes(world, app);
-        let hour = |ms: i64| u32::try_from(ms / 3_600_000).expect("devices are seen after 1970");
-        let seen = world.devices.iter().filter_map(|device| {
-            let at = device.last_seen?;
-            Some(SeenRow { app, device: device.row.id, hour: hour(at.ms()) })
-        });
-        let seen: Vec<SeenRow> = seen.collect();
         self.runtime.block_on(async {
-            self.mariadb.commit(&changes, &seen).await;
-            self.sqlite.commit(&changes, &seen).await;
+            self.mariadb.commit(&changes).await;
+            self.sqlite.commit(&changes).await;
         });
         app
     }
@@ -260,6 +254,11 @@ fn changes(world: &World, app: AppId) -> Vec<Change> {
     }));
     let row = |row: &DeviceRow| Change::Device(Arc::new(DeviceRow { app, ..row.clone() }));
     changes.extend(world.devices.iter().map(|device| row(&device.row)));
+    let seen = world.devices.iter().filter(|device| device.row.last_seen > Millis::ZERO);
+    changes.extend(seen.map(|device| {
+        let (at, devices) = (device.row.last_seen, vec![device.row.id]);
+        Change::Seen { app, at, devices }
+    }));
     if let Some(device) = world.devices.first() {
         let id = DeviceId::new(0x0dea_d000_0000_0000);
         changes.push(row(&DeviceRow { id, ..device.row.clone() }));
@@ -279,7 +278,7 @@ impl Written {
         Written { store, opening, head }
     }
 
-    async fn commit(&mut self, changes: &[Change], seen: &[SeenRow]) {
+    async fn commit(&mut self, changes: &[Change]) {
         let changes = Batch { first: self.head.next(), changes: changes.to_vec() };
         let batch = StoreBatch {
             shard: ShardId::FIRST,
@@ -289,7 +288,7 @@ impl Written {
             changes: Some(Arc::new(changes)),
             idempotency: Vec::new(),
             receipts: Vec::new(),
-            upkeep: BatchUpkeep { seen: seen.to_vec(), ..BatchUpkeep::default() },
+            upkeep: BatchUpkeep::default(),
             now: Millis(1),
         };
         self.store.commit(&batch).await.expect("commit a world");

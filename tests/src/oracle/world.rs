@@ -20,12 +20,10 @@ pub(super) const LIMITS: Limits =
 /// Rows of the columns are spread over several of a bitmap's containers, with gaps.
 const ROW_STEP: u32 = 4_099;
 
-/// A device as the edges hold it, and when it was last seen, which is beside the row.
+/// A device as the edges hold it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Device {
     pub row: DeviceRow,
-    /// On the hour.
-    pub last_seen: Option<Time>,
 }
 
 impl Profile for Device {
@@ -46,7 +44,7 @@ impl Profile for Device {
     }
 
     fn last_seen(&self) -> Option<Time> {
-        self.last_seen
+        self.row.last_seen()
     }
 }
 

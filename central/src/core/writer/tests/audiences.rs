@@ -50,10 +50,10 @@ fn extra(bench: &mut Bench, write: Write, code: &str) -> serde_json::Value {
 
 /// The seqs since which revisions of the message are in force, and who of devices 1 (KE) and 2 (SE) has the last.
 fn told(bench: &Bench, id: u64) -> (Vec<u64>, Vec<u64>) {
-    let app = bench.writer.committed().app(APP).unwrap();
-    let message = app.message(MessageId::new(id)).unwrap();
+    let world = bench.writer.committed();
+    let message = world.app(APP).unwrap().message(MessageId::new(id)).unwrap();
     let last = message.revisions().last().unwrap();
-    let has = |id: &u64| last.addresses(bench.device(*id).unwrap()).is_some();
+    let has = |id: &u64| last.addresses(bench.device(*id).unwrap(), world.clock()).is_some();
     let froms = message.revisions().iter().map(|revision| revision.from().get()).collect();
     (froms, [1, 2].into_iter().filter(has).collect())
 }
