@@ -224,7 +224,7 @@ impl History {
         let first = world.seq().next();
         let changes = (0..changes).map(|k| change(&mut truth, first.plus(k))).collect();
         world.apply(&Batch { first, changes }).expect("fits");
-        if first.get() % 3 == 0 {
+        if first.get().is_multiple_of(3) {
             world = restarted(&world);
         }
         self.add(world, truth, self.head);
@@ -513,7 +513,7 @@ fn twins(seed: u64, compared: &mut u64) {
     let horizon = Seq::new(world.seq().get() - random.below(60).min(world.seq().get()));
     let app = world.app(APP).expect("it is there").row().clone();
     let mut plain = world.clone();
-    let mut purged = if seed % 2 == 0 { world.clone() } else { restarted(world) };
+    let mut purged = if seed.is_multiple_of(2) { world.clone() } else { restarted(world) };
     commit(&mut plain, vec![Change::App(app)]);
     commit(&mut purged, vec![Change::Purge { horizon }]);
     // Short answers, so that deltas become inventories too; no bookmarks but those that are due for other reasons.
