@@ -34,8 +34,8 @@ async fn fleet(bench: &mut Bench) -> App {
     bench.attribute(&app, "country", "string", "both").await;
     bench.group(&app, "vip", "both").await;
     let line = |n: u64| {
-        let country = if n % 2 == 0 { json!({"country": "KE"}) } else { json!({}) };
-        let groups = if n % 3 == 0 { json!(["vip"]) } else { json!([]) };
+        let country = if n.is_multiple_of(2) { json!({"country": "KE"}) } else { json!({}) };
+        let groups = if n.is_multiple_of(3) { json!(["vip"]) } else { json!([]) };
         json!({"id": format!("{n:016x}"), "attributes": country, "groups": groups})
     };
     let lines: Vec<Value> = (1..=12).map(line).collect();

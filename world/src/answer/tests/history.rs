@@ -359,7 +359,7 @@ impl History {
         let first = world.seq().next();
         let changes = (0..changes).map(|k| change(&mut truth, first.plus(k))).collect();
         world.apply(&Batch { first, changes }).expect("fits");
-        if first.get() % 3 == 0 {
+        if first.get().is_multiple_of(3) {
             world = restarted(&world);
         }
         self.add(world, truth, self.head);
