@@ -261,7 +261,7 @@ impl Bench {
     pub(crate) async fn reported(&mut self, app: &App, device: &str) {
         let get = Call::to("GET /v1/apps/{app}/devices/{device}", &[&app.id, device]);
         while self.send(&get).await.json()["last_seen"].is_null() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

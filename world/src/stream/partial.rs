@@ -176,3 +176,37 @@ impl Partial {
         self.builder.finish(lineage, self.applied, self.horizon)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{APP, commit, device, lineage, row, rows, world};
+    use crate::{Batch, Epoch, Millis};
+
+    /// The row came with a later stamp, and may be that of a device which came back after the report.
+    #[test]
+    fn a_report_from_before_a_partitions_stamp_says_nothing_of_its_devices() {
+        let mut world = world();
+        let from = world.seq();
+        commit(&mut world, vec![device(1, &[], None, None)]);
+        let (counts, horizon) = (world.counts(), Seq::ZERO);
+        let begin = SnapshotBegin { counts, horizon, from, resumed: false, bytes: None };
+        let last = Partition::all().last().map_or(0, Partition::get);
+        let seen_after = |reports: &[u64]| {
+            let mut partial = Partial::new(ShardId::FIRST, &begin);
+            let (stamp, rows) = (world.seq(), rows(&world));
+            partial.take_chunk(Chunk { from: 0, to: last, stamp, more: false, rows }).unwrap();
+            for (first, at) in (from.next().get()..).zip(reports) {
+                let devices = vec![DeviceId::new(1)];
+                let changes = vec![Change::Seen { app: APP, at: Millis(*at), devices }];
+                let batch = Batch { first: Seq::new(first), changes };
+                let epoch = Epoch { number: 1, tag: 1 };
+                partial.take_batch(&EpochBatch { epoch, batch }).unwrap();
+            }
+            assert!(partial.is_whole());
+            row(&partial.finish(lineage()).unwrap(), 1).last_seen
+        };
+        assert_eq!(seen_after(&[7]), Millis::ZERO);
+        assert_eq!(seen_after(&[9, 8]), Millis(8));
+    }
+}
