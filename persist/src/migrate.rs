@@ -131,10 +131,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_stores_have_the_same_versions_in_rising_order() {
+    fn both_stores_have_the_same_versions_without_a_gap() {
         let names = |all: &[Migration]| all.iter().map(|m| (m.version, m.name)).collect::<Vec<_>>();
         assert_eq!(names(&SQLITE), names(&MYSQL));
-        assert!(SQLITE.is_sorted_by(|a, b| a.version < b.version));
+        assert!(SQLITE.iter().map(|m| m.version).eq((1..).take(SQLITE.len())));
     }
 
     #[test]

@@ -15,9 +15,9 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::app::App;
 use crate::message::Message;
 use crate::pmap::mix;
-use crate::view::App;
 use crate::{DeviceRow, Judgement, Lineage, MessageId, Millis, Position, Seq, Tag, World};
 
 /// How far a client's store of messages has come.

@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::app::App;
 use crate::audience::in_order;
 use crate::message::{Message, Revision};
-use crate::view::{App, ApplyError};
+use crate::view::ApplyError;
 use crate::{AudienceId, AudienceRecord, AudienceRow, MessageId, MessageRow, RevisionRecord, Seq};
 
 pub(crate) type StagedAudiences = BTreeMap<AudienceId, (Arc<AudienceRow>, Vec<AudienceRecord>)>;

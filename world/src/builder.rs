@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
+use crate::app::{App, not_before};
 use crate::assemble::{StagedAudiences, StagedMessages, assemble};
 use crate::partition::Slice;
 use crate::pmap::{PMap, mix};
 use crate::usage::{self, Usage};
-use crate::view::{App, ApplyError, not_before};
+use crate::view::ApplyError;
 use crate::{
     AppId, AppRow, AttributeId, AttributeRow, AudienceRecord, Change, DeviceId, DeviceRow, GroupId,
     GroupRow, Lineage, MessageRow, Millis, Partition, RevisionRecord, Row, Seq, ShardId, World,

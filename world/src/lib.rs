@@ -4,6 +4,7 @@
 //! and the stream carries it from one to the other. Nothing here knows sockets, clocks or the database.
 
 mod answer;
+mod app;
 mod assemble;
 mod audience;
 mod builder;
@@ -28,6 +29,7 @@ mod golden;
 pub use answer::{
     AnswerLimits, Cursor, Fetched, News, Outcome, fetch, poll, raise_floor, volatile_digest,
 };
+pub use app::{App, References};
 pub use audience::{Audience, AudienceRevision};
 pub use builder::WorldBuilder;
 pub use ids::{AppId, AttributeId, AudienceId, DeviceId, GroupId, MessageId, Millis, Seq, ShardId};
@@ -46,4 +48,4 @@ pub use upstream::{
     UpstreamError, UpstreamReply, UpstreamRequest,
 };
 pub use usage::Usage;
-pub use view::{App, Applied, ApplyError, Counts, MessageChange, References, World};
+pub use view::{Applied, ApplyError, Counts, MessageChange, World};

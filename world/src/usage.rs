@@ -19,10 +19,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use carillon_expr::{Expression, Value};
 
+use crate::app::App;
 use crate::audience::{Audience, AudienceRevision};
 use crate::group_names;
 use crate::message::{Message, Revision};
-use crate::view::App;
 use crate::{
     AppRow, AttributeId, AttributeRow, AudienceRecord, AudienceRow, DevicePrivate, DeviceRow,
     GroupId, GroupRow, MessageRow, PushToken, Variant,

@@ -20,8 +20,8 @@
 //!
 //! Two choices that add up to one sum are as unlikely as two digests that meet: the number of choices is bounded.
 
+use crate::app::App;
 use crate::message::{Message, Revision};
-use crate::view::App;
 use crate::{DeviceRow, MessageId, Millis, Seq, Tag};
 
 use super::share;

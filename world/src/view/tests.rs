@@ -1,9 +1,11 @@
+use carillon_expr::Type;
+
 use super::*;
 use crate::fixture::{
     AGE, APP, COUNTRY, Random, app, assert_alike, attribute, commit, device, group, lineage,
     message, message_in, purge, random_change, row, rows, state, stored, world,
 };
-use crate::{MessageState, WorldBuilder};
+use crate::{DeviceRow, GroupId, MessageState, WorldBuilder};
 
 fn refused(world: &World, change: Change) -> ApplyError {
     let batch = Batch { first: world.seq().next(), changes: vec![change] };

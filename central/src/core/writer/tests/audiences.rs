@@ -127,7 +127,6 @@ fn the_same_again_changes_nothing_and_a_rename_nothing_but_print() {
         (rename("none", "x"), "not-found"),
         (delete("none"), "not-found"),
         (put(3, "gold", "#nobody"), "bad-expression"),
-        (put(3, "gold", "last_seen within 7d"), "volatile-expression"),
     ] {
         assert_eq!(bench.code(write), code);
     }
@@ -250,4 +249,22 @@ fn an_edit_that_would_fill_the_world_is_refused_whole() {
     assert_eq!(bench.code(put(1, "a", "not #vip")), "world-full");
     assert_eq!(bench.writer.committed().usage().total(), used);
     assert_eq!(told_froms(&bench, 10).len(), 1);
+}
+
+#[test]
+fn an_edit_that_makes_messages_look_at_the_clock_counts_and_brings_it_up_to_date() {
+    let budgets = Budgets { volatile_messages_max: 2, ..Budgets::default() };
+    let mut bench = limited(budgets);
+    bench.ok(put(1, "all", "all"));
+    bench.ok(put(2, "lately", "@all"));
+    (7..10).for_each(|id| drop(bench.ok(to(id, "@lately"))));
+    assert_eq!(bench.writer.committed().clock(), Millis::ZERO, "nothing follows it");
+    let refused = put(1, "all", "last_seen within 7d");
+    assert_eq!(bench.code(refused), "too-many-volatile-messages");
+    bench.ok(Write::RecallMessage { app: APP, id: MessageId::new(9) });
+    bench.ok(put(1, "all", "last_seen within 7d"));
+    let world = bench.writer.committed();
+    assert_eq!((world.clock(), world.app(APP).unwrap().volatile_messages()), (bench.now, 2));
+    bench.ok(put(1, "all", "#vip"));
+    assert!(!bench.writer.committed().follows_clock());
 }
