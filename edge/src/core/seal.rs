@@ -197,7 +197,7 @@ impl<'de> Deserialize<'de> for CursorBody {
                 let fresh = seq.next_element()?.ok_or_else(|| missing(2))?;
                 let digest = seq.next_element()?.ok_or_else(|| missing(3))?;
                 // Not in the cursors of the release before.
-                let volatile = seq.next_element()?;
+                let volatile = seq.next_element::<Option<u64>>()?.flatten();
                 skip_rest(&mut seq)?;
                 Ok(CursorBody(Cursor { held, floor, fresh, digest, volatile }))
             }
