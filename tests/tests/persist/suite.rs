@@ -200,7 +200,7 @@ async fn histories_load_back(bench: &impl Bench, shard: ShardId, seed: u64) {
         found.sort_unstable();
         assert_eq!(found, model.memberships());
     }
-    assert_eq!(generator.made.len(), 14, "every kind of change: {:?}", generator.made);
+    assert_eq!(generator.made.len(), 16, "every kind of change: {:?}", generator.made);
     assert!(generator.made.values().all(|count| *count >= 5), "{:?}", generator.made);
 }
 
