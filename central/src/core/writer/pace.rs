@@ -2,7 +2,8 @@
 //!
 //! What a row costs depends on the store, its disk and the table: the same 500 rows are two milliseconds of one and
 //! forty of another. So the size follows what steps took, against what batches without a step take: a step that takes
-//! longer than two of those shrinks the next, one that is shorter lets it grow.
+//! longer than two of those shrinks the next, one that is shorter lets it grow. While nobody writes there is less reason
+//! to hurry.
 
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ const FIRST: u64 = 100;
 const LEAST: u64 = 10;
 /// A step may take so long whatever batches take, so that a fast store is not held to its fastest.
 const ALLOWED_MIN: Duration = Duration::from_millis(2);
+/// The same where no batch came between two steps. It is what a writer who comes then may wait for.
+const ALLOWED_IDLE: Duration = Duration::from_millis(10);
 /// The share of the newest batch in what is usual.
 const SMOOTHING: u32 = 8;
 
@@ -24,11 +27,13 @@ pub(super) struct Pace {
     rows: [u64; KINDS.len()],
     /// What a batch without a step takes, smoothed.
     usual: Duration,
+    /// No batch without a step came after the last one.
+    is_idle: bool,
 }
 
 impl Pace {
     pub(super) fn new(most: u64) -> Pace {
-        Pace { most, rows: [FIRST.min(most); KINDS.len()], usual: Duration::ZERO }
+        Pace { most, rows: [FIRST.min(most); KINDS.len()], usual: Duration::ZERO, is_idle: true }
     }
 
     /// Rows of each table that the next step may forget.
@@ -40,9 +45,12 @@ impl Pace {
     pub(super) fn handle_batch(&mut self, step: Option<StepKind>, took: Duration) {
         let Some(kind) = step else {
             self.usual = self.usual * (SMOOTHING - 1) / SMOOTHING + took / SMOOTHING;
+            self.is_idle = false;
             return;
         };
-        let allowed = (self.usual * 2).max(ALLOWED_MIN);
+        let least = if self.is_idle { ALLOWED_IDLE } else { ALLOWED_MIN };
+        self.is_idle = true;
+        let allowed = (self.usual * 2).max(least);
         let rows = self.rows[kind as usize];
         let next = if took > allowed {
             // Not all at once: a single slow commit says little.
@@ -99,6 +107,24 @@ mod tests {
         assert_eq!(pace.rows(StepKind::Purge), LEAST);
         assert_eq!(pace.rows(StepKind::Keys), FIRST, "each kind for itself");
         assert_eq!(settled(MS, MS * 10, 3).0.rows(StepKind::Purge), 3);
+    }
+
+    #[test]
+    fn a_step_is_larger_while_nobody_writes_and_small_again_soon_after() {
+        let row = Duration::from_micros(50);
+        let (mut pace, _) = settled(MS, row, u64::MAX);
+        let mut step = |writes: bool| {
+            if writes {
+                pace.handle_batch(None, MS);
+            }
+            let rows = u32::try_from(pace.rows(StepKind::Purge)).unwrap();
+            pace.handle_batch(Some(StepKind::Purge), MS + row * rows);
+            rows
+        };
+        let busy = step(true);
+        let idle = (0..50).map(|_| step(false)).max().unwrap();
+        assert!((15..=25).contains(&busy) && (150..=220).contains(&idle), "{busy} and {idle} rows");
+        assert!((0..12).map(|_| step(true)).last().unwrap() <= 25);
     }
 
     #[test]
