@@ -6,6 +6,7 @@
 pub mod audience;
 pub mod auth;
 pub mod budget;
+pub mod channel;
 pub mod expression;
 pub mod input;
 pub mod keys;

@@ -18,4 +18,5 @@ mod shell;
 
 pub use config::{Config, Identity};
 pub use error::CentralError;
+pub use shell::channel;
 pub use shell::{Addresses, Central, LoadProgress, OnLoading, open_store, openapi, run};

@@ -10,6 +10,7 @@
 //! links close; all of it before a deadline.
 
 mod api;
+pub mod channel;
 mod clock;
 mod http;
 mod link;

@@ -312,6 +312,7 @@ impl Reader {
             created_at: Millis(columns.int(7)?),
             not_before: columns.opt_int(8)?.map(Millis),
             expires_at,
+            push: None,
             variants: json::read_variants(&columns.text(10)?, priority, expires_at)?,
         };
         let mut revisions = self.revisions.remove(&(app, id)).unwrap_or_default();
@@ -338,6 +339,7 @@ fn app(id: u64, columns: &mut impl Columns) -> Result<Row, Damage> {
         environment: columns.name(2)?,
         publishable_key: columns.text(3)?.into(),
         created_at: Millis(columns.int(4)?),
+        push: None,
         quotas: Quotas {
             devices_max: columns.opt_int(5)?,
             groups_max: columns.opt_int(6)?,

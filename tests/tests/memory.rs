@@ -38,6 +38,7 @@ fn schema() -> Vec<Row> {
         publishable_key: "key".into(),
         created_at: Millis(0),
         quotas: Quotas::default(),
+        push: None,
     }))];
     let kinds = [Type::String, Type::Number, Type::Bool, Type::String, Type::Number, Type::Bool];
     rows.extend(kinds.into_iter().zip(1..).map(|(kind, n)| {
@@ -95,6 +96,7 @@ fn message(n: u64) -> Change {
         created_at: Millis(0),
         not_before: None,
         expires_at: Millis(9),
+        push: None,
         variants: vec![Variant {
             selector: None,
             tag: Tag::new(n),

@@ -42,6 +42,7 @@ pub(crate) fn app(id: AppId) -> Change {
         publishable_key: format!("pk {id}").into(),
         created_at: Millis(0),
         quotas: crate::Quotas::default(),
+        push: None,
     }))
 }
 
@@ -89,6 +90,7 @@ pub(crate) fn message_in(id: u64, to: &str, state: MessageState) -> Change {
         created_at: Millis(0),
         not_before: None,
         expires_at: Millis(9),
+        push: None,
         variants: vec![Variant {
             selector: None,
             tag: Tag::new(id),

@@ -16,6 +16,7 @@ mod model;
 mod partition;
 mod pmap;
 mod position;
+mod push;
 pub mod stream;
 mod upstream;
 mod usage;
@@ -43,6 +44,10 @@ pub use model::{
 pub use partition::Partition;
 pub use pmap::{Key, PMap};
 pub use position::{Epoch, Judgement, Lineage, LineageEntry, LineageError, Position};
+pub use push::{
+    AlertText, AppPush, FrequencyCap, PushKind, PushOverrides, PushPolicy, PushSettings, Quiet,
+    QuietHours, SealedCredential, TimeOfDay,
+};
 pub use upstream::{
     Problem, ProfilePatch, Receipt, ReceiptKind, SEEN_DEVICES_MAX, UPSTREAM_BYTES_MAX,
     UpstreamError, UpstreamReply, UpstreamRequest,

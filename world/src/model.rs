@@ -10,6 +10,7 @@ use carillon_expr::{Time, Type, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AppId, AttributeId, AudienceId, DeviceId, GroupId, MessageId, Millis, Seq};
+use crate::push::{AppPush, PushPolicy};
 
 /// Which of a push provider's worlds an app talks to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +50,9 @@ pub struct AppRow {
     /// Only at central and in the store; empty everywhere else.
     #[serde(skip)]
     pub quotas: Quotas,
+    /// As `quotas`; `None` is nothing but defaults.
+    #[serde(skip)]
+    pub push: Option<Arc<AppPush>>,
 }
 
 /// What an app may hold; `None` is central's default.
@@ -289,6 +293,9 @@ pub struct MessageRow {
     pub expires_at: Millis,
     /// Not empty.
     pub variants: Vec<Variant>,
+    /// Only at central and in the store; `None` everywhere else.
+    #[serde(skip)]
+    pub push: Option<Arc<PushPolicy>>,
 }
 
 impl MessageRow {

@@ -133,6 +133,7 @@ mod tests {
             publishable_key: "k".into(),
             created_at: Millis(0),
             quotas: carillon_world::Quotas::default(),
+            push: None,
         };
         apply(&mut state, Change::App(Arc::new(row)));
         state

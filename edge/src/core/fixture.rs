@@ -60,6 +60,7 @@ pub(crate) fn world() -> World {
             publishable_key: format!("pk-{name}").into(),
             created_at: Millis(0),
             quotas: carillon_world::Quotas::default(),
+            push: None,
         })));
     }
     let group = GroupRow { id: VIP, app: APP, name: "vip".into(), set_by: SetBy::Server };
@@ -96,6 +97,7 @@ pub(crate) fn message_of(app: AppId, id: u64, to: &str, body: &str) -> Change {
         created_at: Millis(0),
         not_before: None,
         expires_at,
+        push: None,
         variants: vec![Variant { selector: None, tag, wire: Bytes::from(wire) }],
     }))
 }

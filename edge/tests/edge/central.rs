@@ -86,6 +86,7 @@ impl Central {
             publishable_key: KEY.into(),
             created_at: Millis(0),
             quotas: carillon_world::Quotas::default(),
+            push: None,
         }))]);
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let accepting = central.clone();
@@ -320,6 +321,7 @@ pub(crate) fn message(id: u64) -> Change {
         created_at: Millis(0),
         not_before: None,
         expires_at,
+        push: None,
         variants: vec![Variant { selector: None, tag, wire: wire.into() }],
     }))
 }

@@ -206,6 +206,7 @@ fn schema() -> Vec<Change> {
         publishable_key: KEY.into(),
         created_at: Millis(0),
         quotas: Quotas::default(),
+        push: None,
     }))];
     changes.extend(ATTRIBUTES.iter().zip(1..).map(|((name, kind), id)| {
         let (id, name) = (AttributeId::new(id), (*name).into());

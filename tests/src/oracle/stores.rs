@@ -242,6 +242,7 @@ fn changes(world: &World, app: AppId) -> Vec<Change> {
         publishable_key: "pk".into(),
         created_at: Millis(1),
         quotas: Quotas::default(),
+        push: None,
     }))];
     changes.extend(ATTRIBUTES.iter().enumerate().map(|(index, (name, kind))| {
         let (id, kind): (_, Type) = (attribute_id(index), *kind);

@@ -64,6 +64,7 @@ pub(crate) async fn a_batch_larger_than_a_packet_is_whole_or_absent(server: &Mar
         publishable_key: "pk_large".into(),
         created_at: Millis(1),
         quotas: Quotas::default(),
+        push: None,
     }));
     let device = |id| {
         Change::Device(Arc::new(DeviceRow {

@@ -397,6 +397,7 @@ impl Generator {
             environment: self.one_of(&[Environment::Sandbox, Environment::Production]),
             publishable_key: format!("pk_{:x}", self.random.random::<u64>()).into(),
             created_at: self.time(),
+            push: None,
             quotas: Quotas {
                 devices_max: self.random.random_bool(0.3).then(|| self.random.random()),
                 groups_max: self.random.random_bool(0.3).then_some(0),
@@ -509,6 +510,7 @@ impl Generator {
             created_at: self.time(),
             not_before: self.random.random_bool(0.5).then(|| self.time()),
             expires_at,
+            push: None,
             variants,
         }))
     }

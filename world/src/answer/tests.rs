@@ -52,6 +52,7 @@ fn message(id: MessageId, to: &str, tag: Tag, state: MessageState, revision: u32
         created_at: Millis(0),
         not_before: None,
         expires_at: Millis(9),
+        push: None,
         variants: vec![Variant { selector: None, tag, wire }],
     }))
 }
@@ -84,6 +85,7 @@ fn start() -> World {
         publishable_key: "k".into(),
         created_at: Millis(0),
         quotas: crate::Quotas::default(),
+        push: None,
     };
     let group = |n: u64| {
         let name = format!("g{n}").into();

@@ -61,6 +61,7 @@ fn app_row(id: AppId, name: &str) -> Change {
         publishable_key: format!("pk{id}").into(),
         created_at: Millis(1),
         quotas: crate::Quotas::default(),
+        push: None,
     }))
 }
 

@@ -47,6 +47,7 @@ pub(super) fn create(
         publishable_key: publishable_key.clone(),
         created_at: now,
         quotas: Quotas::default(),
+        push: None,
     });
     ledger.grow(vec![Change::App(row.clone())])?;
     Ok(Reply::App(row))

@@ -58,6 +58,7 @@ pub(super) fn create(ledger: &mut Ledger, now: Millis, create: &CreateMessage) -
         created_at: now,
         not_before: create.not_before,
         expires_at,
+        push: None,
         variants: vec![render::variant(create.id, create.priority, expires_at, &create.body)],
     };
     ledger.budgets.allow(app, Quota::Bodies, Usage::of_bodies(&row))?;

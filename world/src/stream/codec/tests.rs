@@ -23,6 +23,7 @@ fn app() -> Arc<AppRow> {
         publishable_key: "pk_1".into(),
         created_at: Millis(1_700_000_000_001),
         quotas: crate::Quotas::default(),
+        push: None,
     })
 }
 
@@ -72,6 +73,7 @@ fn message() -> Arc<MessageRow> {
         created_at: Millis(1_700_000_000_003),
         not_before: Some(Millis(1_700_000_000_004)),
         expires_at: Millis(1_700_000_000_005),
+        push: None,
         variants: vec![Variant {
             selector: None,
             tag: Tag::new(0x77),

@@ -151,6 +151,7 @@ impl Shard {
                     created_at: Millis(1),
                     not_before: None,
                     expires_at: Millis(99),
+                    push: None,
                     variants: vec![Variant { selector: None, tag, wire }],
                 }))
             }
