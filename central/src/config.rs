@@ -1,8 +1,9 @@
 //! What central is told at its start. Everything has a default but what has to be secret.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use carillon_persist::{StoreOptions, StoreUrl};
@@ -13,6 +14,7 @@ use crate::OnLoading;
 pub use crate::core::audience::AudienceLimits;
 pub use crate::core::auth::Token;
 pub use crate::core::budget::{Budgets, QuotaLimits};
+pub use crate::core::channel::credential::{CredentialKey, CredentialKeys};
 pub use crate::core::keys::RootSecret;
 pub use crate::core::writer::{BatchLimits, WriterConfig};
 
@@ -28,6 +30,9 @@ pub struct Config {
     /// What the keys that edges seal with are derived from. Change it and every device needs its secret again.
     pub root_secret: Option<RootSecret>,
     pub writer: WriterConfig,
+    pub pusher: PusherConfig,
+    /// What push credentials are encrypted under; without one none can be set.
+    pub credential_keys: Option<Arc<CredentialKeys>>,
     /// How long a caller waits for its write; then 503, outcome unknown.
     pub write_timeout: Duration,
     /// Bytes of the change log that edges catch up from; beyond it they get a snapshot.
@@ -46,6 +51,8 @@ impl Default for Config {
             ops_listen: None,
             root_secret: None,
             writer: WriterConfig::default(),
+            pusher: PusherConfig::default(),
+            credential_keys: None,
             write_timeout: Duration::from_secs(10),
             log_bytes_max: 256 * 1024 * 1024,
             drain_max: Duration::from_secs(10),
@@ -95,6 +102,44 @@ impl Default for AdminConfig {
             connections_max: NonZeroUsize::new(1024).expect("not zero"),
             body_bytes_max: 1024 * 1024,
             read_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How central pushes.
+#[derive(Clone, Copy, Debug)]
+pub struct PusherConfig {
+    /// Pushes of one message and channel that are handed over before they are committed: what a crash repeats at most.
+    pub batch: NonZeroUsize,
+    /// How long a device that was here of late gets to poll before it is pushed.
+    pub grace: Duration,
+    /// Pushes of one message and channel that the store remembers to be tried again; as many wait before the others.
+    pub retries_max: NonZeroUsize,
+    /// Tries of a push whose provider slows that device alone; then it counts as failed.
+    pub attempts_max: NonZeroU32,
+    /// Pushes a second over all apps; `None` is as many as the provider takes.
+    pub apns_rate: Option<NonZeroU32>,
+    pub fcm_rate: Option<NonZeroU32>,
+    pub web_push_rate: Option<NonZeroU32>,
+}
+
+impl PusherConfig {
+    /// Targets that are reported together: a batch has eight such steps, so that it moves on while one is committed.
+    pub(crate) fn step(&self) -> usize {
+        (self.batch.get() / 8).max(1)
+    }
+}
+
+impl Default for PusherConfig {
+    fn default() -> PusherConfig {
+        PusherConfig {
+            batch: NonZeroUsize::new(10_000).expect("not zero"),
+            grace: Duration::from_secs(5),
+            retries_max: NonZeroUsize::new(1_000).expect("not zero"),
+            attempts_max: NonZeroU32::new(8).expect("not zero"),
+            apns_rate: None,
+            fcm_rate: None,
+            web_push_rate: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What central counts. Base units; labels from closed enums, never an id.
 
 use carillon_persist::Committed;
-use carillon_world::{App, World};
+use carillon_world::{App, PushChannel, World};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -54,6 +54,46 @@ pub(crate) struct PartLabels {
     part: &'static str,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct PushLabels {
+    pub(crate) channel: ChannelLabel,
+    pub(crate) outcome: PushOutcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ChannelLabels {
+    pub(crate) channel: ChannelLabel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum ChannelLabel {
+    Apns,
+    Fcm,
+    WebPush,
+}
+
+impl From<PushChannel> for ChannelLabel {
+    fn from(channel: PushChannel) -> ChannelLabel {
+        match channel {
+            PushChannel::Apns => ChannelLabel::Apns,
+            PushChannel::Fcm => ChannelLabel::Fcm,
+            PushChannel::WebPush => ChannelLabel::WebPush,
+        }
+    }
+}
+
+/// What came of a push that was handed to a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum PushOutcome {
+    Accepted,
+    Gone,
+    Failed,
+    /// It is tried again.
+    Later,
+    /// Our credential was refused.
+    Refused,
+}
+
 /// The id of one of the [`APPS_SHOWN`] largest apps, or `other` for all the others.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct AppLabels {
@@ -91,6 +131,10 @@ pub(crate) struct Metrics {
     pub(crate) links: Gauge,
     pub(crate) links_refused: Counter,
     pub(crate) import_lines: Counter,
+    pub(crate) push_jobs: Gauge,
+    pushes: Family<PushLabels, Counter>,
+    push_pauses: Family<ChannelLabels, Counter>,
+    push_in_flight: Family<ChannelLabels, Gauge>,
 }
 
 impl Metrics {
@@ -123,6 +167,10 @@ impl Metrics {
             links: Gauge::default(),
             links_refused: Counter::default(),
             import_lines: Counter::default(),
+            push_jobs: Gauge::default(),
+            pushes: Family::default(),
+            push_pauses: Family::default(),
+            push_in_flight: Family::default(),
         };
         m.registered()
     }
@@ -166,6 +214,26 @@ impl Metrics {
         r.register("links", "Edges that are connected", self.links.clone());
         r.register("links_refused", "Links refused at hello", self.links_refused.clone());
         r.register("import_lines", "Lines read by imports", self.import_lines.clone());
+        r.register(
+            "push_jobs",
+            "Messages with pushes to hand over, by channel",
+            self.push_jobs.clone(),
+        );
+        r.register(
+            "pushes",
+            "Pushes handed to a provider, by what came of it",
+            self.pushes.clone(),
+        );
+        r.register(
+            "push_pauses",
+            "Times that a provider took nothing for a while",
+            self.push_pauses.clone(),
+        );
+        r.register(
+            "push_in_flight",
+            "Pushes that a provider has not answered",
+            self.push_in_flight.clone(),
+        );
         self
     }
 
@@ -210,6 +278,18 @@ impl Metrics {
 
     pub(crate) fn batch(&self, outcome: BatchOutcome) {
         self.batches.get_or_create(&BatchLabels { outcome }).inc();
+    }
+
+    pub(crate) fn push(&self, channel: PushChannel, outcome: PushOutcome) {
+        self.pushes.get_or_create(&PushLabels { channel: channel.into(), outcome }).inc();
+    }
+
+    pub(crate) fn push_pause(&self, channel: PushChannel) {
+        self.push_pauses.get_or_create(&ChannelLabels { channel: channel.into() }).inc();
+    }
+
+    pub(crate) fn push_in_flight(&self, channel: PushChannel, more: i64) {
+        self.push_in_flight.get_or_create(&ChannelLabels { channel: channel.into() }).inc_by(more);
     }
 
     pub(crate) fn step(&self, kind: StepKind, found: Committed) {

@@ -16,6 +16,7 @@ mod http;
 mod link;
 mod loading;
 mod opening;
+mod pusher;
 mod random;
 mod shared;
 mod tls;
@@ -108,7 +109,12 @@ impl Central {
         let writer = tokio::spawn(task.run());
 
         let mut servers = Vec::new();
-        let api = Api::new(shared.clone(), writes.clone(), config.admin.clone());
+        let api = Api::new(
+            shared.clone(),
+            writes.clone(),
+            config.admin.clone(),
+            config.credential_keys.clone(),
+        );
         if let Some(listener) = ops {
             let router = api::ops_router(api.clone());
             let server = http::serve(

@@ -9,12 +9,15 @@ use std::collections::HashMap;
 use carillon_world::{AppId, Change, DeviceRow, MessageId, MessageRow, MessageState, Millis, Seq};
 
 use crate::names::Named;
+use crate::push;
 use crate::tables::{
-    APPS, ATTRIBUTES, AUDIENCE_REVISIONS, AUDIENCES, COMMITTED_CLOCK, DEVICE_SEEN, DEVICES,
-    ERASURES, GROUPS, IDEMPOTENCY, MESSAGES, QUOTAS, RECEIPTS, REVISIONS, SEEN_SINCE, SEQ_TIMES,
-    Table,
+    APP_PUSH, APPS, ATTRIBUTES, AUDIENCE_REVISIONS, AUDIENCES, COMMITTED_CLOCK, DEVICE_SEEN,
+    DEVICES, ERASURES, GROUPS, IDEMPOTENCY, MESSAGE_PUSH, MESSAGES, PUSH_JOBS, QUOTAS, RECEIPTS,
+    REVISIONS, SEEN_SINCE, SEQ_TIMES, Table,
 };
-use crate::{Erase, ForgetKeys, IDEMPOTENCY_KEY_BYTES_MAX, StoreBatch, StoreError, json};
+use crate::{
+    Erase, ForgetKeys, IDEMPOTENCY_KEY_BYTES_MAX, PushJobRow, StoreBatch, StoreError, json,
+};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Cell<'a> {
@@ -108,6 +111,8 @@ pub(crate) fn plan(batch: &StoreBatch) -> Result<Vec<Step<'_>>, StoreError> {
         ]);
     }
     insert(&mut steps, &RECEIPTS, receipts);
+    let jobs = batch.push_jobs.iter().flat_map(|row| job(batch.shard.get().into(), row));
+    insert(&mut steps, &PUSH_JOBS, jobs.collect());
     Ok(steps)
 }
 
@@ -136,6 +141,7 @@ struct Run<'a> {
     states: Vec<Step<'a>>,
     apps: Vec<Cell<'a>>,
     quotas: Vec<Cell<'a>>,
+    app_push: Vec<Cell<'a>>,
     attributes: Vec<Cell<'a>>,
     groups: Vec<Cell<'a>>,
     audiences: Vec<Cell<'a>>,
@@ -158,6 +164,7 @@ impl<'a> Run<'a> {
             states: Vec::new(),
             apps: Vec::new(),
             quotas: Vec::new(),
+            app_push: Vec::new(),
             attributes: Vec::new(),
             groups: Vec::new(),
             audiences: Vec::new(),
@@ -187,6 +194,15 @@ impl<'a> Run<'a> {
                     own(row.quotas.live_messages_max),
                     own(row.quotas.bodies_bytes_max),
                 ]);
+                if let Some(of) = &row.push {
+                    let (settings, credentials) = push::write_app(of);
+                    self.app_push.extend([
+                        shard.clone(),
+                        Cell::Int(row.id.get()),
+                        Cell::Text(settings.into()),
+                        Cell::Text(credentials.into()),
+                    ]);
+                }
                 self.apps.extend([
                     shard,
                     Cell::Int(row.id.get()),
@@ -329,7 +345,16 @@ impl<'a> Run<'a> {
         let mut latest: Vec<_> = run.messages.into_values().collect();
         latest.sort_unstable_by_key(|(.., seq)| *seq);
         let mut messages = Vec::with_capacity(latest.len() * MESSAGES.columns.len());
+        let mut policies = Vec::new();
         for (row, state, seq) in latest {
+            if let Some(policy) = &row.push {
+                policies.extend([
+                    Cell::Int(run.shard),
+                    Cell::Int(row.app.get()),
+                    Cell::Int(row.id.get()),
+                    Cell::Text(push::write_policy(policy).into()),
+                ]);
+            }
             let variants = json::write_variants(&row.variants)
                 .map_err(|detail| StoreError::invalid(format!("message {}: {detail}", row.id)))?;
             messages.extend([
@@ -350,12 +375,14 @@ impl<'a> Run<'a> {
         }
         insert(steps, &APPS, run.apps);
         insert(steps, &QUOTAS, run.quotas);
+        insert(steps, &APP_PUSH, run.app_push);
         insert(steps, &ATTRIBUTES, run.attributes);
         insert(steps, &GROUPS, run.groups);
         insert(steps, &AUDIENCES, run.audiences);
         insert(steps, &AUDIENCE_REVISIONS, run.audience_revisions);
         insert(steps, &DEVICES, run.devices);
         insert(steps, &MESSAGES, messages);
+        insert(steps, &MESSAGE_PUSH, policies);
         insert(steps, &REVISIONS, run.revisions);
         insert(steps, &ERASURES, run.erasures);
         insert(steps, &DEVICE_SEEN, run.seen);
@@ -390,6 +417,27 @@ fn device(shard: u64, row: &DeviceRow, seq: Seq) -> [Cell<'_>; 13] {
         private.map_or(Cell::Null, |p| Cell::Text(json::write_tokens(&p.tokens).into())),
         Cell::Int(seq.get()),
         Cell::Int(0),
+    ]
+}
+
+fn job(shard: u64, row: &PushJobRow) -> [Cell<'_>; 15] {
+    let time = |at: Option<Millis>| at.map_or(Cell::Null, |at| Cell::Int(at.0));
+    [
+        Cell::Int(shard),
+        Cell::Int(row.app.get()),
+        Cell::Int(row.message.get()),
+        word(row.channel.name()),
+        Cell::Int(row.run.into()),
+        word(row.kind.name()),
+        word(row.state.name()),
+        Cell::Int(row.reports),
+        Cell::Int(row.began_seq.get()),
+        Cell::Int(row.began_at.0),
+        Cell::Int(row.due_from.0),
+        time(row.due_to),
+        row.after.map_or(Cell::Null, |device| Cell::Int(device.get())),
+        time(row.next_due),
+        Cell::Text(push::write_retries(&row.retries).into()),
     ]
 }
 

@@ -12,6 +12,7 @@ mod json;
 mod migrate;
 mod mysql;
 mod names;
+mod push;
 mod read;
 mod sqlite;
 mod store;
@@ -23,6 +24,7 @@ pub use durability::UnsafeSetting;
 pub use epoch::{Holding, Verdict, judge_claim};
 pub use error::{CommitError, StoreError};
 pub use mysql::MysqlStore;
+pub use push::{JobState, PushJobRow, Retry, RunKind};
 pub use sqlite::SqliteStore;
 pub use store::{
     AnyStore, EpochClaim, IDEMPOTENCY_KEY_BYTES_MAX, IdempotencyRow, Opening, ReceiptRow, Store,

@@ -14,7 +14,7 @@ pub(crate) struct Migration {
     pub(crate) sql: &'static str,
 }
 
-pub(crate) static SQLITE: [Migration; 5] = [
+pub(crate) static SQLITE: [Migration; 6] = [
     Migration {
         version: 1,
         name: "tables",
@@ -40,9 +40,10 @@ pub(crate) static SQLITE: [Migration; 5] = [
         name: "clock",
         sql: include_str!("../migrations/sqlite/0005_clock.sql"),
     },
+    Migration { version: 6, name: "push", sql: include_str!("../migrations/sqlite/0006_push.sql") },
 ];
 
-pub(crate) static MYSQL: [Migration; 5] = [
+pub(crate) static MYSQL: [Migration; 6] = [
     Migration {
         version: 1,
         name: "tables",
@@ -68,6 +69,7 @@ pub(crate) static MYSQL: [Migration; 5] = [
         name: "clock",
         sql: include_str!("../migrations/mysql/0005_clock.sql"),
     },
+    Migration { version: 6, name: "push", sql: include_str!("../migrations/mysql/0006_push.sql") },
 ];
 
 /// Runs in both, before anything else.

@@ -17,6 +17,7 @@ use mysql_async::{Opts, OptsBuilder};
 use crate::encode::plan;
 use crate::epoch::{Holding, Verdict, judge_claim};
 use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
+use crate::push;
 use crate::read::{
     self, Columns, SELECT_ERASURES, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE,
     SELECT_SEQ_TIMES, SELECT_TIMES,
@@ -291,6 +292,9 @@ impl Store for MysqlStore {
         }
         for mut row in link.all(attempted, SELECT_ERASURES, (shard,)).await? {
             kept.erasures.push(read::erasure(&mut row)?);
+        }
+        for mut row in link.all(attempted, push::SELECT_JOBS, (shard,)).await? {
+            kept.push_jobs.push(push::job(&mut row)?);
         }
         self.link = Some(link);
         Ok(kept)

@@ -1,6 +1,8 @@
 //! The words by which tables name the variants of an enum.
 
-use carillon_world::{Environment, MessageState, Priority, SetBy};
+use carillon_world::{Environment, MessageState, Priority, PushChannel, SetBy};
+
+use crate::{JobState, RunKind};
 
 /// Both ways in one table, so that they cannot disagree.
 macro_rules! named {
@@ -26,5 +28,8 @@ named! {
     Environment { Sandbox "sandbox" Production "production" }
     SetBy { Server "server" Device "device" Both "both" }
     Priority { Low "low" Normal "normal" High "high" }
+    PushChannel { Apns "apns" Fcm "fcm" WebPush "web_push" }
+    RunKind { Send "send" Withdraw "withdraw" }
+    JobState { Sending "sending" Stopping "stopping" Done "done" }
     MessageState { Scheduled "scheduled" Active "active" Expired "expired" Recalled "recalled" }
 }

@@ -16,6 +16,7 @@ use carillon_world::{
 
 use crate::json::{self, Damage};
 use crate::names::Named;
+use crate::push;
 use crate::{IdempotencyRow, StoreError};
 
 /// The columns of one row, each taken once by its index.
@@ -66,8 +67,9 @@ pub(crate) static SOURCES: [Source; 8] = [
     Source {
         table: "apps",
         select: "SELECT a.app, a.name, a.environment, a.publishable_key, a.created_at, q.devices_max, q.groups_max, \
-                 q.live_messages_max, q.bodies_bytes_max FROM apps AS a LEFT JOIN app_quotas AS q \
-                 ON q.shard = a.shard AND q.app = a.app WHERE +a.shard = ?",
+                 q.live_messages_max, q.bodies_bytes_max, p.settings, p.credentials FROM apps AS a LEFT JOIN app_quotas AS q \
+                 ON q.shard = a.shard AND q.app = a.app LEFT JOIN app_push AS p ON p.shard = a.shard AND p.app = a.app \
+                 WHERE +a.shard = ?",
     },
     Source {
         table: "attributes",
@@ -96,7 +98,8 @@ pub(crate) static SOURCES: [Source; 8] = [
     Source {
         table: "messages",
         select: "SELECT message, app, revision, state, to_expression, priority, collapse_key, created_at, not_before, \
-                 expires_at, variants, changed_seq FROM messages WHERE +shard = ?",
+                 expires_at, variants, changed_seq, (SELECT policy FROM message_push AS p WHERE p.shard = messages.shard \
+                 AND p.app = messages.app AND p.message = messages.message) FROM messages WHERE +shard = ?",
     },
 ];
 
@@ -312,7 +315,7 @@ impl Reader {
             created_at: Millis(columns.int(7)?),
             not_before: columns.opt_int(8)?.map(Millis),
             expires_at,
-            push: None,
+            push: columns.opt_text(12)?.map(|text| push::read_policy(&text)).transpose()?,
             variants: json::read_variants(&columns.text(10)?, priority, expires_at)?,
         };
         let mut revisions = self.revisions.remove(&(app, id)).unwrap_or_default();
@@ -339,7 +342,10 @@ fn app(id: u64, columns: &mut impl Columns) -> Result<Row, Damage> {
         environment: columns.name(2)?,
         publishable_key: columns.text(3)?.into(),
         created_at: Millis(columns.int(4)?),
-        push: None,
+        push: match (columns.opt_text(9)?, columns.opt_text(10)?) {
+            (Some(settings), Some(credentials)) => Some(push::read_app(&settings, &credentials)?),
+            _ => None,
+        },
         quotas: Quotas {
             devices_max: columns.opt_int(5)?,
             groups_max: columns.opt_int(6)?,

@@ -27,6 +27,7 @@ use crate::durability::judge_sqlite;
 use crate::epoch::{Holding, Verdict, judge_claim};
 use crate::json::Damage;
 use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
+use crate::push;
 use crate::read::{
     self, Columns, SELECT_ERASURES, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE,
     SELECT_SEQ_TIMES, SELECT_TIMES,
@@ -379,6 +380,11 @@ impl Worker {
         let mut rows = statement.query([shard]).map_err(down)?;
         while let Some(row) = rows.next().map_err(down)? {
             kept.erasures.push(read::erasure(&mut Fields(row))?);
+        }
+        let mut statement = connection.prepare(push::SELECT_JOBS).map_err(down)?;
+        let mut rows = statement.query([shard]).map_err(down)?;
+        while let Some(row) = rows.next().map_err(down)? {
+            kept.push_jobs.push(push::job(&mut Fields(row))?);
         }
         Ok(kept)
     }

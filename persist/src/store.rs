@@ -10,8 +10,8 @@ use carillon_world::{
 };
 
 use crate::{
-    BatchUpkeep, CommitError, Committed, Kept, MysqlStore, SqliteStore, StoreError, StoreOptions,
-    StoreUrl, UnsafeSetting,
+    BatchUpkeep, CommitError, Committed, Kept, MysqlStore, PushJobRow, SqliteStore, StoreError,
+    StoreOptions, StoreUrl, UnsafeSetting,
 };
 
 /// The longest idempotency key.
@@ -55,6 +55,7 @@ pub struct StoreBatch {
     pub changes: Option<Arc<Batch>>,
     pub idempotency: Vec<IdempotencyRow>,
     pub receipts: Vec<ReceiptRow>,
+    pub push_jobs: Vec<PushJobRow>,
     pub upkeep: BatchUpkeep,
     /// The committed clock.
     pub now: Millis,

@@ -43,6 +43,34 @@ pub(crate) static QUOTAS: Table = Table::of(
     &["shard", "app", "devices_max", "groups_max", "live_messages_max", "bodies_bytes_max"],
 );
 
+pub(crate) static APP_PUSH: Table =
+    Table::of("app_push", 2, &["shard", "app", "settings", "credentials"]);
+
+pub(crate) static MESSAGE_PUSH: Table =
+    Table::of("message_push", 3, &["shard", "app", "message", "policy"]);
+
+pub(crate) static PUSH_JOBS: Table = Table::of(
+    "push_jobs",
+    4,
+    &[
+        "shard",
+        "app",
+        "message",
+        "channel",
+        "run",
+        "kind",
+        "state",
+        "reports",
+        "began_seq",
+        "began_at",
+        "due_from",
+        "due_to",
+        "after_device",
+        "next_due",
+        "retries",
+    ],
+);
+
 pub(crate) static ATTRIBUTES: Table = Table::of(
     "attributes",
     3,
@@ -170,7 +198,7 @@ pub(crate) static LINEAGE: Table = Table::of(
 );
 
 /// Every table that a store must have.
-pub(crate) static ALL: [&Table; 18] = [
+pub(crate) static ALL: [&Table; 21] = [
     &LEASE,
     &LINEAGE,
     &APPS,
@@ -189,11 +217,17 @@ pub(crate) static ALL: [&Table; 18] = [
     &SEEN_SINCE,
     &COMMITTED_CLOCK,
     &ERASURES,
+    &APP_PUSH,
+    &MESSAGE_PUSH,
+    &PUSH_JOBS,
 ];
 
 /// Where what was said at some time is kept, and the id that it was said under.
 pub(crate) const SAID: [(&str, &str); 2] =
     [("message_revisions", "message"), ("audience_revisions", "audience")];
+
+/// What goes with a message that ended.
+pub(crate) const OF_MESSAGES: [&str; 3] = ["message_revisions", "message_push", "push_jobs"];
 
 /// What a purge forgets with one statement for both stores: tombstones, and the times of seqs that are past. Each
 /// looks only at what changed above `from`, by an index; what lies below was forgotten before. No sequence number

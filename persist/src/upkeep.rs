@@ -6,6 +6,8 @@
 
 use carillon_world::{AppId, DeviceId, Millis, Seq};
 
+use crate::PushJobRow;
+
 /// What a batch does beside its changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchUpkeep {
@@ -53,4 +55,5 @@ pub struct Kept {
     pub committed_at: Option<Millis>,
     /// Devices whose erasure is not over.
     pub erasures: Vec<(AppId, DeviceId)>,
+    pub push_jobs: Vec<PushJobRow>,
 }

@@ -12,7 +12,7 @@ use crate::audience::{self, Audience, Audiences};
 use crate::builder::Devices;
 use crate::group_names::GroupNames;
 use crate::message::{Index, Message, Places, Records, Shrunk};
-use crate::pmap::PMap;
+use crate::pmap::{PMap, mix};
 use crate::usage::{self, Usage};
 use crate::view::{ApplyError, MessageChange};
 use crate::{
@@ -170,6 +170,12 @@ impl App {
     /// In a stable order, which is not that of the ids.
     pub fn devices_after(&self, after: Option<DeviceId>) -> impl Iterator<Item = &Arc<DeviceRow>> {
         self.devices.iter_after(after).map(|(_, row)| row)
+    }
+
+    /// Where a device comes in the order of [`App::devices_after`]: places are spread evenly over 64 bits, whatever the
+    /// ids are.
+    pub fn place(id: DeviceId) -> u64 {
+        mix(id.get())
     }
 
     pub fn device_count(&self) -> usize {

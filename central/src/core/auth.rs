@@ -26,6 +26,8 @@ pub enum Action {
     ReadMessages,
     WriteMessages,
     PreviewAudience,
+    ReadPush,
+    WritePush,
 }
 
 /// Whether `principal` may do `action`, in `app` if it is about one.

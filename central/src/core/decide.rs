@@ -8,6 +8,7 @@ mod audiences;
 mod devices;
 mod import;
 mod messages;
+mod push;
 mod selves;
 
 use std::sync::Arc;
@@ -46,6 +47,11 @@ pub(crate) fn decide(ledger: &mut Ledger, now: Millis, write: &Write) -> Decided
             apps::create(ledger, now, *id, name, *environment, publishable_key)
         }
         Write::SetQuotas { app, edit } => apps::set_quotas(ledger, *app, edit),
+        Write::SetCredential { app, channel, credential } => {
+            push::set_credential(ledger, *app, *channel, credential.as_ref())
+        }
+        Write::SetPushSettings { app, settings } => push::set_settings(ledger, *app, *settings),
+        Write::PushReport(report) => push::report(ledger, now, report),
         Write::DeclareAttribute { app, id, name, kind, set_by } => {
             apps::declare(ledger, *app, *id, name, *kind, *set_by)
         }

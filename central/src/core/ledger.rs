@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use carillon_persist::{BatchUpkeep, ReceiptRow};
+use carillon_persist::{BatchUpkeep, PushJobRow, ReceiptRow};
 use carillon_world::{
     ApplyError, Batch, Change, Epoch, MessageState, Millis, Position, Seq, World,
 };
@@ -16,6 +16,7 @@ use super::budget::Budgets;
 use super::decide::Fault;
 use super::idempotency::{KeyRecord, Keys};
 use super::limits::{BATCH_BYTES_MAX, BATCH_CHANGES_MAX};
+use super::push::jobs::{self, Jobs};
 use super::schedule::Schedule;
 use super::seen::LastSeen;
 use super::state::State;
@@ -56,6 +57,7 @@ pub(crate) struct Draft {
     pub(crate) rows: usize,
     pub(crate) keys: Vec<KeyRecord>,
     pub(crate) receipts: Vec<ReceiptRow>,
+    pub(crate) push_jobs: Vec<PushJobRow>,
     pub(crate) upkeep: BatchUpkeep,
     /// The step of forgetting that it holds.
     pub(crate) step: Option<StepKind>,
@@ -74,6 +76,7 @@ impl Draft {
         self.changes.is_empty()
             && self.keys.is_empty()
             && self.receipts.is_empty()
+            && self.push_jobs.is_empty()
             && self.upkeep == BatchUpkeep::default()
     }
 }
@@ -90,6 +93,8 @@ pub(crate) struct Ledger {
     pub(crate) keys: Keys,
     pub(crate) schedule: Schedule,
     pub(crate) seen: LastSeen,
+    /// When what is decided is decided.
+    pub(crate) now: Millis,
 }
 
 impl Ledger {
@@ -99,9 +104,11 @@ impl Ledger {
         world: World,
         keys: Vec<KeyRecord>,
         seen: LastSeen,
+        jobs: Vec<PushJobRow>,
+        now: Millis,
     ) -> Ledger {
         let schedule = Schedule::of(&world);
-        let committed = State::new(world);
+        let committed = State { jobs: Jobs::new(jobs), ..State::new(world) };
         let ahead = committed.clone();
         Ledger {
             limits,
@@ -113,6 +120,7 @@ impl Ledger {
             keys: Keys::new(keys),
             schedule,
             seen,
+            now,
         }
     }
 
@@ -149,6 +157,7 @@ impl Ledger {
                 rows: 0,
                 keys: Vec::new(),
                 receipts: Vec::new(),
+                push_jobs: Vec::new(),
                 upkeep: BatchUpkeep::default(),
                 step: None,
                 sampled_at: None,
@@ -195,8 +204,37 @@ impl Ledger {
         let open = self.open();
         open.bytes += bytes;
         open.rows += rows;
-        open.changes.extend(batch.changes);
+        for (seq, change) in batch.numbered() {
+            self.follow(seq, change);
+        }
+        self.open().changes.extend(batch.changes);
         Ok(())
+    }
+
+    /// Begins, stops and ends the pushes of the message that a change is about.
+    fn follow(&mut self, seq: Seq, change: &Change) {
+        let (app, id) = match change {
+            Change::Message(row) => (row.app, row.id),
+            Change::MessageState { app, id, .. } => (*app, *id),
+            Change::Purge { .. } => return self.ahead.jobs.sweep(&self.ahead.world),
+            _ => return,
+        };
+        let Some(app) = self.ahead.world.app(app) else { return };
+        let Some(message) = app.message(id) else { return };
+        let before = self.ahead.jobs.of(app.row().id, id);
+        if before.is_empty() && message.row().push.is_none() {
+            return;
+        }
+        let push = app.row().push.as_deref();
+        for job in jobs::after_change(before, message.row(), push, seq, self.now) {
+            self.put_job(job);
+        }
+    }
+
+    /// Commits how far a job is with the changes that were put last.
+    pub(crate) fn put_job(&mut self, job: PushJobRow) {
+        self.ahead.jobs.put(job.clone());
+        self.open().push_jobs.push(job);
     }
 
     /// As [`Ledger::put`], for what a caller adds: refuses what would make the world too large. What a caller takes

@@ -35,6 +35,14 @@ pub fn invalid(detail: impl Into<String>) -> Problem {
     problem(422, "invalid", "A value is not allowed", detail)
 }
 
+pub fn invalid_push(detail: impl Into<String>) -> Problem {
+    problem(422, "invalid-push", "The push policy is not allowed", detail)
+}
+
+pub fn invalid_credential(detail: impl Into<String>) -> Problem {
+    problem(422, "invalid-credential", "The credential cannot be used", detail)
+}
+
 pub fn exists(detail: impl Into<String>) -> Problem {
     problem(409, "exists", "The name is taken", detail)
 }

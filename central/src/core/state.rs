@@ -8,6 +8,8 @@ use carillon_world::{
     AppId, ApplyError, Batch, Change, DeviceId, DeviceRow, PMap, SecretHash, World,
 };
 
+use super::push::jobs::Jobs;
+
 /// Who has a secret whose hash begins with one 64-bit prefix: one device, but for whoever went to the length of
 /// finding a collision.
 #[derive(Clone, Debug)]
@@ -20,6 +22,7 @@ enum Holders {
 pub(crate) struct State {
     pub(crate) world: World,
     secrets: PMap<u64, Holders>,
+    pub(crate) jobs: Jobs,
 }
 
 impl State {
@@ -35,7 +38,7 @@ impl State {
             [(prefix, (app, device))] => (*prefix, Holders::One(*app, *device)),
             many => (many[0].0, Holders::Many(many.iter().map(|(_, holder)| *holder).collect())),
         });
-        State { secrets: PMap::from_entries(holders.collect()), world }
+        State { secrets: PMap::from_entries(holders.collect()), world, jobs: Jobs::default() }
     }
 
     pub(crate) fn by_secret(&self, app: AppId, secret: &SecretHash) -> Option<&Arc<DeviceRow>> {

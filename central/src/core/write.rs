@@ -8,13 +8,14 @@ use std::sync::Arc;
 use carillon_expr::{AttributeId, AudienceId, GroupId, Type};
 use carillon_world::{
     AppId, AppRow, AttributeRow, AudienceRow, DeviceId, DeviceRow, Environment, GroupRow,
-    MessageId, MessageRow, MessageState, Millis, Position, Priority, Quotas, SecretHash, Seq,
-    SetBy,
+    MessageId, MessageRow, MessageState, Millis, Position, Priority, PushChannel, PushPolicy,
+    PushSettings, Quotas, SealedCredential, SecretHash, Seq, SetBy,
 };
 use carillon_world::{Problem, Receipt};
 use serde::{Deserialize, Serialize};
 
 use super::input::{GroupRef, ImportLine, ProfileEdit};
+use super::push::report::PushReport;
 use super::value::Given;
 
 /// Pairs an answer with its write. The caller's own number.
@@ -33,6 +34,18 @@ pub enum Write {
         app: AppId,
         edit: QuotaEdit,
     },
+    /// `None` takes it away.
+    SetCredential {
+        app: AppId,
+        channel: PushChannel,
+        credential: Option<SealedCredential>,
+    },
+    SetPushSettings {
+        app: AppId,
+        settings: PushSettings,
+    },
+    /// What the pusher says of a run.
+    PushReport(Arc<PushReport>),
     DeclareAttribute {
         app: AppId,
         id: AttributeId,
@@ -196,6 +209,7 @@ pub struct CreateMessage {
     pub collapse_key: Option<Arc<str>>,
     pub not_before: Option<Millis>,
     pub expires_at: Option<Millis>,
+    pub push: Option<Arc<PushPolicy>>,
 }
 
 /// What it does not name stays.
@@ -211,6 +225,7 @@ pub struct EditMessage {
     /// `Some(None)`: at once.
     pub not_before: Option<Option<Millis>>,
     pub expires_at: Option<Millis>,
+    pub push: Option<Arc<PushPolicy>>,
 }
 
 /// An answer and the position that it rests on: committed when the answer is given.
@@ -298,6 +313,9 @@ pub struct CreatedMessage {
     pub created_at: Millis,
     pub not_before: Option<Millis>,
     pub expires_at: Millis,
+    /// Whether its pushes began with it.
+    #[serde(default)]
+    pub is_pushed: bool,
     pub position: Position,
 }
 
@@ -317,6 +335,10 @@ impl Write {
             }
             Write::Receipts { receipts, .. } => receipts.len() * 64,
             Write::Seen { devices, .. } => devices.len() * 16,
+            Write::PushReport(report) => {
+                report.retries.len() * 24
+                    + report.gone.iter().map(|(_, token)| 32 + token.len()).sum::<usize>()
+            }
             Write::EraseUser { devices, .. } => devices.len() * 8,
             _ => 0,
         };

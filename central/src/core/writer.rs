@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carillon_persist::{Committed, IdempotencyRow, Kept, StoreBatch};
-use carillon_world::{Batch, Epoch, Lineage, Millis, Seq, World};
+use carillon_world::{Batch, Change, Epoch, Lineage, Millis, Seq, World};
 
 use super::budget::Budgets;
 use super::decide::{Fault, decide};
@@ -35,6 +35,7 @@ use super::limits::{
     PURGE_STEP, TICK_CHANGES_MAX,
 };
 use super::problem::{self, Problem};
+use super::push::jobs::Jobs;
 use super::seen::LastSeen;
 use super::write::{Answer, ReplyId, Write};
 pub use upkeep::StepKind;
@@ -102,6 +103,10 @@ impl From<World> for Loaded {
 #[derive(Clone, Debug)]
 pub struct Published {
     pub world: Arc<World>,
+    /// The pushes as they are with this world.
+    pub jobs: Jobs,
+    /// Whether the batch changed jobs, or what pushes need.
+    pub pushes_changed: bool,
     /// The batch and the epoch in which it was committed; `None` if only the lineage changed, or only receipts came.
     pub batch: Option<(Epoch, Arc<Batch>)>,
 }
@@ -131,13 +136,14 @@ pub struct Writer {
 
 impl Writer {
     pub fn new(config: WriterConfig, now: Millis, loaded: Loaded) -> Writer {
-        let Loaded { world, keys, kept } = loaded;
+        let Loaded { world, keys, mut kept } = loaded;
+        let jobs = std::mem::take(&mut kept.push_jobs);
         let keys = keys.into_iter().map(KeyRecord::from).collect();
         let (seen, since) = LastSeen::open(&kept, config.device_ttl, now);
         Writer {
             upkeep: Upkeep::new(config, now, world.seq(), kept, since),
             clock_tick: config.clock_tick,
-            ledger: Ledger::new(config.batch, config.budgets, world, keys, seen),
+            ledger: Ledger::new(config.batch, config.budgets, world, keys, seen, jobs, now),
             stage: Stage::Free,
             replies: VecDeque::new(),
             pending: 0,
@@ -216,6 +222,7 @@ impl Writer {
             changes: draft.sent.clone(),
             idempotency: draft.keys.iter().map(IdempotencyRow::from).collect(),
             receipts: draft.receipts.clone(),
+            push_jobs: draft.push_jobs.clone(),
             upkeep,
             now,
         })
@@ -226,8 +233,11 @@ impl Writer {
         self.stage = Stage::Free;
         let draft = self.ledger.commit_first();
         self.note_committed(now, &draft, Some((found, took)));
+        let pushes_changed = changes_pushes(&draft);
         let published = Published {
             world: Arc::new(self.ledger.committed.world.clone()),
+            jobs: self.ledger.committed.jobs.clone(),
+            pushes_changed,
             batch: draft.sent.map(|batch| (draft.epoch, batch)),
         };
         self.answer(draft.waiting);
@@ -292,7 +302,12 @@ impl Writer {
         self.ledger.committed.world.set_lineage(lineage.clone());
         self.ledger.ahead.world.set_lineage(lineage.clone());
         self.again(now, undone);
-        Published { world: Arc::new(self.ledger.committed.world.clone()), batch }
+        Published {
+            world: Arc::new(self.ledger.committed.world.clone()),
+            jobs: self.ledger.committed.jobs.clone(),
+            pushes_changed: true,
+            batch,
+        }
     }
 
     /// Commits the starts and ends that are due, and a tick of the clock, and forgets a step of what is old. Call it at
@@ -301,6 +316,7 @@ impl Writer {
         if now < self.tick_after || self.stage == Stage::InDoubt {
             return;
         }
+        self.ledger.now = now;
         if let Err(error) = self.ledger.tick(now, TICK_CHANGES_MAX) {
             self.mend(now, &error);
         }
@@ -332,6 +348,7 @@ impl Writer {
     }
 
     fn decide(&mut self, now: Millis, write: Write, id: ReplyId) {
+        self.ledger.now = now;
         let result = match decide(&mut self.ledger, now, &write) {
             Ok(reply) => Ok(reply),
             Err(Fault::Refused(problem)) => Err(problem),
@@ -405,6 +422,11 @@ impl Writer {
             self.replies.push_back((id, answer));
         }
     }
+}
+
+fn changes_pushes(draft: &Draft) -> bool {
+    let changes = draft.sent.iter().flat_map(|batch| &batch.changes);
+    !draft.push_jobs.is_empty() || changes.into_iter().any(|c| matches!(c, Change::App(_)))
 }
 
 fn refusal(fault: Fault) -> Problem {

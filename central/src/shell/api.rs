@@ -17,6 +17,7 @@ mod health;
 mod import_export;
 mod messages;
 mod preview;
+mod push;
 mod users;
 
 use std::panic::AssertUnwindSafe;
@@ -39,6 +40,7 @@ use super::shared::Shared;
 use super::write_handle::WriteHandle;
 use crate::config::AdminConfig;
 use crate::core::budget::Budgets;
+use crate::core::channel::credential::CredentialKeys;
 use crate::core::write::{Reply, Write};
 use crate::core::{expression, problem};
 
@@ -55,16 +57,23 @@ pub(crate) struct Api {
     pub(crate) config: Arc<AdminConfig>,
     pub(crate) previews: Arc<Semaphore>,
     pub(crate) exports: Arc<Semaphore>,
+    pub(crate) credential_keys: Option<Arc<CredentialKeys>>,
 }
 
 impl Api {
-    pub(crate) fn new(shared: Arc<Shared>, writes: WriteHandle, config: AdminConfig) -> Api {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        writes: WriteHandle,
+        config: AdminConfig,
+        credential_keys: Option<Arc<CredentialKeys>>,
+    ) -> Api {
         Api {
             shared,
             writes,
             config: Arc::new(config),
             previews: Arc::new(Semaphore::new(PREVIEWS_MAX)),
             exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
+            credential_keys,
         }
     }
 
@@ -160,6 +169,8 @@ fn routes() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(import_export::export))
         .routes(routes!(messages::create, messages::list))
         .routes(routes!(messages::get, messages::edit, messages::act))
+        .routes(routes!(push::get, push::patch))
+        .routes(routes!(push::put, push::delete))
         .routes(routes!(preview::preview))
         .routes(routes!(explain::explain))
         .routes(routes!(compare::compare))

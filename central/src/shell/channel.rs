@@ -6,9 +6,25 @@
 use std::fmt::Debug;
 use std::future::Future;
 
-use carillon_world::Millis;
+use carillon_world::{AppRow, Millis, PushChannel, SealedCredential};
 
 use crate::core::channel::{Notice, NoticeError, Outcome};
+
+/// How channels come to be: the real one opens what a credential is for, tests put their own in its place.
+pub trait Open: Debug + Send + Sync + 'static {
+    type Channel: Channel;
+
+    /// Connects to nobody yet.
+    ///
+    /// # Errors
+    /// If the credential cannot be read, as a sentence without secrets.
+    fn open(
+        &self,
+        app: &AppRow,
+        channel: PushChannel,
+        credential: &SealedCredential,
+    ) -> Result<Self::Channel, String>;
+}
 
 /// One provider under one credential.
 pub trait Channel: Debug + Send + Sync + 'static {

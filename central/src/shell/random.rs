@@ -14,3 +14,7 @@ pub(crate) fn text(bytes: usize) -> String {
     rand::RngCore::fill_bytes(&mut rand::rng(), &mut buffer);
     URL_SAFE_NO_PAD.encode(buffer)
 }
+
+pub(crate) fn bytes<const N: usize>() -> [u8; N] {
+    rand::random()
+}

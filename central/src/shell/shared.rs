@@ -5,13 +5,14 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arc_swap::ArcSwap;
 use carillon_world::stream::encode_batch;
-use carillon_world::{ChangeLog, LogBatch, ShardId, World};
+use carillon_world::{AppId, ChangeLog, LogBatch, ShardId, World};
 use tokio::sync::watch;
 
 use super::clock::Clock;
 use super::opening::Opened;
 use crate::config::{Budgets, Config};
 use crate::core::budget::is_nearly_full;
+use crate::core::push::jobs::Jobs;
 use crate::core::writer::Published;
 use crate::metrics::Metrics;
 
@@ -38,6 +39,9 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) budgets: Budgets,
     world: ArcSwap<World>,
+    jobs: ArcSwap<Jobs>,
+    /// Counts publications that concern pushes.
+    pushes: watch::Sender<u64>,
     /// A lock, because every link reads it and the writer alone changes it, for the time of one push. Never held
     /// across an `.await`.
     log: RwLock<ChangeLog>,
@@ -72,6 +76,8 @@ impl Shared {
             budgets: config.writer.budgets,
             log: RwLock::new(ChangeLog::new(config.log_bytes_max, opened.loaded.world.seq())),
             world: ArcSwap::from_pointee(opened.loaded.world.clone()),
+            jobs: ArcSwap::from_pointee(Jobs::new(opened.loaded.kept.push_jobs.clone())),
+            pushes: watch::Sender::new(0),
             published: watch::Sender::new(0),
         };
         shared.note_usage(opened.loaded.world.usage().total());
@@ -81,6 +87,20 @@ impl Shared {
     /// The newest durable world.
     pub(crate) fn world(&self) -> Arc<World> {
         self.world.load_full()
+    }
+
+    /// The pushes of the newest durable world.
+    pub(crate) fn jobs(&self) -> Arc<Jobs> {
+        self.jobs.load_full()
+    }
+
+    /// Changes when jobs, or what pushes need, were published.
+    pub(crate) fn pushes_changed(&self) -> watch::Receiver<u64> {
+        self.pushes.subscribe()
+    }
+
+    pub(crate) fn books(&self, _app: AppId) -> NoBooks {
+        NoBooks
     }
 
     pub(crate) fn log(&self) -> RwLockReadGuard<'_, ChangeLog> {
@@ -102,6 +122,7 @@ impl Shared {
         self.metrics.world(&published.world);
         self.note_usage(published.world.usage().total());
         self.world.store(published.world);
+        self.jobs.store(Arc::new(published.jobs));
         if let Some((epoch, batch)) = published.batch {
             let frame = encode_batch(epoch, &batch);
             self.metrics.changes.inc_by(batch.changes.len() as u64);
@@ -114,6 +135,9 @@ impl Shared {
             }));
         }
         self.published.send_modify(|count| *count = count.wrapping_add(1));
+        if published.pushes_changed {
+            self.pushes.send_modify(|count| *count = count.wrapping_add(1));
+        }
     }
 
     /// Says once when the world becomes nearly full, and once when it is no more.
@@ -170,5 +194,17 @@ impl Health {
 
     pub(crate) fn set_unready(&self) {
         self.ready.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Stand-in until the books are merged.
+pub(crate) struct NoBooks;
+
+impl crate::core::push::walk::Books for NoBooks {
+    fn held(&self, _device: carillon_world::DeviceId) -> Option<carillon_world::Seq> {
+        None
+    }
+    fn is_capped(&self, _device: carillon_world::DeviceId) -> bool {
+        false
     }
 }

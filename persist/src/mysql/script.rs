@@ -3,7 +3,8 @@
 use crate::encode::{Cell, Step, standing};
 use crate::names::Named;
 use crate::tables::{
-    ENDED, Present, SAID, Table, erase_seen, of_devices, purge_messages, purge_tombstones,
+    ENDED, OF_MESSAGES, Present, SAID, Table, erase_seen, of_devices, purge_messages,
+    purge_tombstones,
 };
 use crate::{Erase, ForgetKeys, StoreBatch, StoreError};
 
@@ -122,18 +123,21 @@ fn purge(shard: u16, from: u64, horizon: u64) -> Vec<String> {
              ON old.shard = {shard} AND old.app = newer.app AND old.{id} = newer.{id} AND old.from_seq < newer.kept"
         )
     });
-    let of_ended = format!(
-        "DELETE old FROM messages AS m FORCE INDEX (messages_changed) STRAIGHT_JOIN message_revisions AS old \
-         FORCE INDEX (PRIMARY) ON old.shard = {shard} AND old.app = m.app AND old.message = m.message \
-         WHERE m.shard = {shard} AND m.changed_seq > {from} AND m.changed_seq <= {horizon} AND m.{ENDED}"
-    );
+    let of_ended = OF_MESSAGES.map(|table| {
+        format!(
+            "DELETE old FROM messages AS m FORCE INDEX (messages_changed) STRAIGHT_JOIN {table} AS old \
+             FORCE INDEX (PRIMARY) ON old.shard = {shard} AND old.app = m.app AND old.message = m.message \
+             WHERE m.shard = {shard} AND m.changed_seq > {from} AND m.changed_seq <= {horizon} AND m.{ENDED}"
+        )
+    });
     let of_gone = format!(
         "DELETE old FROM audiences AS a FORCE INDEX (audiences_changed) STRAIGHT_JOIN audience_revisions AS old \
          FORCE INDEX (PRIMARY) ON old.shard = {shard} AND old.app = a.app AND old.audience = a.audience \
          WHERE a.shard = {shard} AND a.changed_seq > {from} AND a.changed_seq <= {horizon} AND a.deleted = 1"
     );
     let mut statements = Vec::from(superseded);
-    statements.extend([of_ended, of_gone, purge_messages(shard, from, horizon)]);
+    statements.extend(of_ended);
+    statements.extend([of_gone, purge_messages(shard, from, horizon)]);
     statements.extend(purge_tombstones(shard, from, horizon));
     statements
 }
@@ -308,6 +312,7 @@ mod tests {
             })),
             idempotency: Vec::<IdempotencyRow>::new(),
             receipts: (0..receipts).map(receipt).collect(),
+            push_jobs: Vec::new(),
             upkeep: BatchUpkeep::default(),
             now: Millis(6),
         }

@@ -10,7 +10,8 @@ use crate::encode::{Cell, Step, plan, standing};
 use crate::names::Named;
 use crate::read::{self, SELECT_LEASE};
 use crate::tables::{
-    ENDED, Present, SAID, Table, erase_seen, of_devices, purge_messages, purge_tombstones,
+    ENDED, OF_MESSAGES, Present, SAID, Table, erase_seen, of_devices, purge_messages,
+    purge_tombstones,
 };
 use crate::{CommitError, Committed, Erase, ForgetKeys, StoreBatch};
 
@@ -173,7 +174,9 @@ fn purge(
     for (table, id) in SAID {
         transaction.prepare_cached(&superseded(table, id))?.execute(range)?;
     }
-    transaction.prepare_cached(&revisions_of_ended())?.execute(range)?;
+    for table in OF_MESSAGES {
+        transaction.prepare_cached(&of_ended(table))?.execute(range)?;
+    }
     transaction.prepare_cached(REVISIONS_OF_GONE)?.execute(range)?;
     transaction.execute(&purge_messages(shard, from, horizon), [])?;
     for statement in purge_tombstones(shard, from, horizon) {
@@ -201,10 +204,10 @@ const REVISIONS_OF_GONE: &str = "DELETE FROM audience_revisions WHERE rowid IN (
                                  WHERE a.shard = ?1 AND a.changed_seq > ?2 AND a.changed_seq <= ?3 AND a.deleted = 1)";
 
 /// Parameters as those of [`superseded`].
-fn revisions_of_ended() -> String {
+fn of_ended(table: &str) -> String {
     format!(
-        "DELETE FROM message_revisions WHERE rowid IN (SELECT old.rowid FROM messages AS m INDEXED BY messages_changed \
-         CROSS JOIN message_revisions AS old ON old.shard = ?1 AND old.app = m.app AND old.message = m.message \
+        "DELETE FROM {table} WHERE rowid IN (SELECT old.rowid FROM messages AS m INDEXED BY messages_changed \
+         CROSS JOIN {table} AS old ON old.shard = ?1 AND old.app = m.app AND old.message = m.message \
          WHERE m.shard = ?1 AND m.changed_seq > ?2 AND m.changed_seq <= ?3 AND m.{ENDED})"
     )
 }
@@ -295,7 +298,6 @@ mod tests {
         let mut statements = purge_tombstones(0, 1_000, 2_000);
         statements.extend([
             REVISIONS_OF_GONE.to_owned(),
-            revisions_of_ended(),
             purge_messages(0, 1_000, 2_000),
             FORGET_KEYS.to_owned(),
             ERASE_RECEIPTS.to_owned(),
@@ -305,6 +307,7 @@ mod tests {
         let bare = format!("DELETE FROM devices WHERE shard = 0 AND deleted = 1 AND {these}");
         assert!(plan(&connection, &bare).iter().all(|line| line.contains("SEARCH")), "it tells");
         statements.extend(SAID.map(|(table, id)| superseded(table, id)));
+        statements.extend(OF_MESSAGES.map(of_ended));
         for statement in statements {
             let plan = plan(&connection, &statement);
             // The rows of one step, gathered, are walked.

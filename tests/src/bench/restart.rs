@@ -190,6 +190,7 @@ async fn commit(
         changes: Some(Arc::new(Batch { first: head.next(), changes })),
         idempotency: Vec::new(),
         receipts: Vec::new(),
+        push_jobs: Vec::new(),
         horizon: Seq::ZERO,
         upkeep: BatchUpkeep::default(),
         now: Millis(1),

@@ -289,6 +289,7 @@ impl Written {
             changes: Some(Arc::new(changes)),
             idempotency: Vec::new(),
             receipts: Vec::new(),
+            push_jobs: Vec::new(),
             upkeep: BatchUpkeep::default(),
             now: Millis(1),
         };

@@ -41,6 +41,7 @@ pub(crate) fn batch_of(shard: ShardId, opening: &Opening, changes: &Arc<Batch>) 
         changes: Some(changes.clone()),
         idempotency: vec![],
         receipts: vec![],
+        push_jobs: vec![],
         upkeep: BatchUpkeep::default(),
         now: Millis(1),
     }
@@ -56,6 +57,7 @@ pub(crate) fn side_rows(shard: ShardId, epoch: Epoch, head: Seq) -> StoreBatch {
         changes: None,
         idempotency: vec![],
         receipts: vec![],
+        push_jobs: vec![],
         upkeep: BatchUpkeep::default(),
         now: Millis(1),
     }

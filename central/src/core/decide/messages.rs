@@ -16,6 +16,7 @@ use crate::core::limits::{
     TIME_MAX,
 };
 use crate::core::problem::{self, Problem};
+use crate::core::push::policy;
 use crate::core::render;
 use crate::core::write::{CreateMessage, CreatedMessage, EditMessage, IdempotencyKey, Reply};
 
@@ -30,6 +31,9 @@ pub(super) fn create(ledger: &mut Ledger, now: Millis, create: &CreateMessage) -
     let to = expression.to_text(app);
     check_reach(app, &expression, None, &ledger.budgets.audiences)?;
     check_body(&create.body)?;
+    if let Some(push) = &create.push {
+        policy::check(push)?;
+    }
     if let Some(key) = &create.collapse_key
         && (key.is_empty() || key.len() > COLLAPSE_KEY_BYTES_MAX)
     {
@@ -58,7 +62,7 @@ pub(super) fn create(ledger: &mut Ledger, now: Millis, create: &CreateMessage) -
         created_at: now,
         not_before: create.not_before,
         expires_at,
-        push: None,
+        push: create.push.clone(),
         variants: vec![render::variant(create.id, create.priority, expires_at, &create.body)],
     };
     ledger.budgets.allow(app, Quota::Bodies, Usage::of_bodies(&row))?;
@@ -72,6 +76,7 @@ pub(super) fn create(ledger: &mut Ledger, now: Millis, create: &CreateMessage) -
         created_at: now,
         not_before: create.not_before,
         expires_at,
+        is_pushed: !ledger.ahead.jobs.of(create.app, create.id).is_empty(),
         position: ledger.position(),
     };
     if let Some(IdempotencyKey { key, request }) = &create.key {
@@ -142,6 +147,9 @@ pub(super) fn edit(ledger: &mut Ledger, now: Millis, edit: &EditMessage) -> Deci
     if let Some(body) = &edit.body {
         check_body(body)?;
     }
+    if let Some(push) = &edit.push {
+        policy::check(push)?;
+    }
     let priority = edit.priority.unwrap_or(before.priority);
     let not_before = edit.not_before.unwrap_or(before.not_before);
     let expires_at = edit.expires_at.unwrap_or(before.expires_at);
@@ -153,6 +161,7 @@ pub(super) fn edit(ledger: &mut Ledger, now: Millis, edit: &EditMessage) -> Deci
         priority,
         not_before,
         expires_at,
+        push: edit.push.clone().or_else(|| before.push.clone()),
         variants: vec![render::variant(edit.id, priority, expires_at, body)],
         ..MessageRow::clone(before)
     };

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use carillon_world::{App, MessageId, MessageRow, MessageState, Millis, Position, Priority};
+use carillon_world::{
+    App, MessageId, MessageRow, MessageState, Millis, Position, Priority, PushPolicy,
+};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -14,10 +16,12 @@ use super::answer::{Answered, ProblemBody, Refusal, json, raw, tagged, unexpecte
 use super::extract::{
     Caller, Page, Params, RawBody, RawQuery, given, if_match, nullable, page, parse,
 };
+use super::push::{PolicyForm, StandingName};
 use super::{Api, app_of};
 use crate::core::auth::Action;
 use crate::core::input::check_message_body;
 use crate::core::problem;
+use crate::core::push::jobs::Jobs;
 use crate::core::render;
 use crate::core::write::{
     CreateMessage, CreatedMessage, EditMessage, IdempotencyKey, Reply, Write,
@@ -62,6 +66,9 @@ pub(crate) struct NewMessage {
     /// RFC 3339; 30 days later if it is not said.
     #[schema(value_type = Option<String>)]
     expires_at: Option<Time>,
+    /// How devices that are not here hear of it; not at all if it is not said.
+    #[schema(value_type = Option<PolicyForm>)]
+    push: Option<Arc<PushPolicy>>,
 }
 
 fn normal() -> Priority {
@@ -88,6 +95,10 @@ pub(crate) struct MessagePatch {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = String, required = false)]
     expires_at: Option<Time>,
+    /// Replaces the whole policy; what was being pushed is pushed anew.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = PolicyForm, required = false)]
+    push: Option<Arc<PushPolicy>>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -128,6 +139,10 @@ pub(crate) struct MessageBody {
     created_at: String,
     not_before: Option<String>,
     expires_at: String,
+    #[schema(value_type = Option<PolicyForm>)]
+    push: Option<Arc<PushPolicy>>,
+    /// How its pushes stand.
+    push_state: StandingName,
     /// Where a write was committed; absent when the message is only read.
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<PositionBody>,
@@ -154,7 +169,7 @@ struct StateFilter {
     state: Option<MessageState>,
 }
 
-fn body(row: &MessageRow, to: String, at: Option<Position>) -> MessageBody {
+fn body(jobs: &Jobs, row: &MessageRow, to: String, at: Option<Position>) -> MessageBody {
     MessageBody {
         id: row.id,
         revision: row.revision,
@@ -166,11 +181,19 @@ fn body(row: &MessageRow, to: String, at: Option<Position>) -> MessageBody {
         created_at: render::time(row.created_at),
         not_before: row.not_before.map(render::time),
         expires_at: render::time(row.expires_at),
+        push: row.push.clone(),
+        push_state: jobs.standing(row).into(),
         position: at.map(position_body),
     }
 }
 
-fn created_body(created: CreatedMessage, text: Box<RawValue>) -> MessageBody {
+fn created_body(
+    created: CreatedMessage,
+    text: Box<RawValue>,
+    push: Option<Arc<PushPolicy>>,
+) -> MessageBody {
+    // What is being pushed as it is created is being pushed when that is told.
+    let pushed = push.is_some() && created.state == MessageState::Active && created.is_pushed;
     MessageBody {
         id: created.id,
         revision: 1,
@@ -182,6 +205,8 @@ fn created_body(created: CreatedMessage, text: Box<RawValue>) -> MessageBody {
         created_at: render::time(created.created_at),
         not_before: created.not_before.map(render::time),
         expires_at: render::time(created.expires_at),
+        push,
+        push_state: if pushed { StandingName::Sending } else { StandingName::None },
         position: Some(position_body(created.position)),
     }
 }
@@ -190,8 +215,8 @@ fn position_body(at: Position) -> PositionBody {
     PositionBody { shard: at.shard.get(), epoch: at.epoch.number, seq: at.seq.get() }
 }
 
-fn read(app: &App, message: &carillon_world::Message) -> MessageBody {
-    body(message.row(), message.expression().to_text(app), None)
+fn read(jobs: &Jobs, app: &App, message: &carillon_world::Message) -> MessageBody {
+    body(jobs, message.row(), message.expression().to_text(app), None)
 }
 
 fn message_id(text: &str) -> Result<MessageId, Refusal> {
@@ -227,11 +252,15 @@ pub(crate) async fn create(
         collapse_key: input.collapse_key,
         not_before: input.not_before.map(|t| t.0),
         expires_at: input.expires_at.map(|t| t.0),
+        push: input.push.clone(),
     };
     match api.write(Write::CreateMessage(Box::new(create))).await? {
         (Reply::Created(created), _) => {
             let at = created.position;
-            Ok(tagged(written(StatusCode::CREATED, at, &created_body(created, input.body)), 1))
+            Ok(tagged(
+                written(StatusCode::CREATED, at, &created_body(created, input.body, input.push)),
+                1,
+            ))
         }
         _ => Err(unexpected()),
     }
@@ -262,14 +291,14 @@ pub(crate) async fn list(
     let app = caller.may_in(Action::ReadMessages, &app)?;
     let (query, filter): (Page, StateFilter) = (query.read()?, query.read()?);
     let (limit, after) = (query.limit()?, query.after()?);
-    let world = api.world();
+    let (world, jobs) = (api.world(), api.shared.jobs());
     let app = app_of(&world, app)?;
     let wanted = app
         .messages_after(after)
         .filter(|m| filter.state.is_none_or(|state| m.row().state == state));
     let (found, more) = page(wanted, limit);
     let next = found.last().filter(|_| more).map(|m| m.row().id.to_string());
-    let messages = found.into_iter().map(|m| read(app, m)).collect();
+    let messages = found.into_iter().map(|m| read(&jobs, app, m)).collect();
     Ok(json(StatusCode::OK, &MessageList { messages, next }))
 }
 
@@ -292,7 +321,10 @@ pub(crate) async fn get(
     let app = app_of(&world, app)?;
     let message =
         app.message(message_id(&message)?).ok_or_else(|| problem::not_found("message"))?;
-    Ok(tagged(json(StatusCode::OK, &read(app, message)), message.row().revision))
+    Ok(tagged(
+        json(StatusCode::OK, &read(&api.shared.jobs(), app, message)),
+        message.row().revision,
+    ))
 }
 
 /// Edits a message that has not ended: recipients, content, priority or window. `If-Match` with the revision that was
@@ -329,8 +361,9 @@ pub(crate) async fn edit(
         priority: input.priority,
         not_before: input.not_before.map(|time| time.map(|t| t.0)),
         expires_at: input.expires_at.map(|t| t.0),
+        push: input.push,
     };
-    answer(api.write(Write::EditMessage(Box::new(edit))).await?)
+    answer(&api, api.write(Write::EditMessage(Box::new(edit))).await?)
 }
 
 /// Recalls a message, which is final; a repeat changes nothing.
@@ -352,7 +385,7 @@ pub(crate) async fn act(
         Some(_) => return Err(problem::not_found("path").into()),
         None => return Ok(wrong_method(HeaderValue::from_static("GET,HEAD,PATCH"))),
     };
-    answer(api.write(Write::RecallMessage { app, id: message_id(message)? }).await?)
+    answer(&api, api.write(Write::RecallMessage { app, id: message_id(message)? }).await?)
 }
 
 /// A 405 on a path that routes cannot tell from another.
@@ -362,11 +395,12 @@ fn wrong_method(allow: HeaderValue) -> Response {
     response
 }
 
-fn answer((reply, at): (Reply, Position)) -> Answered {
+fn answer(api: &Api, (reply, at): (Reply, Position)) -> Answered {
     match reply {
-        Reply::Message { row, to } => {
-            Ok(tagged(written(StatusCode::OK, at, &body(&row, to, Some(at))), row.revision))
-        }
+        Reply::Message { row, to } => Ok(tagged(
+            written(StatusCode::OK, at, &body(&api.shared.jobs(), &row, to, Some(at))),
+            row.revision,
+        )),
         _ => Err(unexpected()),
     }
 }
