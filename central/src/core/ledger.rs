@@ -108,7 +108,8 @@ impl Ledger {
         now: Millis,
     ) -> Ledger {
         let schedule = Schedule::of(&world);
-        let committed = State { jobs: Jobs::new(jobs), ..State::new(world) };
+        let mut committed = State::new(world);
+        committed.jobs = Jobs::new(jobs);
         let ahead = committed.clone();
         Ledger {
             limits,

@@ -21,3 +21,6 @@ pub mod rate;
 pub mod report;
 pub mod run;
 pub mod walk;
+
+#[cfg(test)]
+mod tests;

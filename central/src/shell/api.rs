@@ -280,6 +280,7 @@ mod tests {
             "DELETE /v1/apps/{app}/audiences/{name}",
             "DELETE /v1/apps/{app}/devices/{device}",
             "DELETE /v1/apps/{app}/groups/{group}",
+            "DELETE /v1/apps/{app}/push/{channel}",
             "GET /healthz",
             "GET /metrics",
             "GET /openapi.json",
@@ -296,11 +297,13 @@ mod tests {
             "GET /v1/apps/{app}/groups/{group}",
             "GET /v1/apps/{app}/messages",
             "GET /v1/apps/{app}/messages/{message}",
+            "GET /v1/apps/{app}/push",
             "PATCH /v1/apps/{app}",
             "PATCH /v1/apps/{app}/audiences/{name}",
             "PATCH /v1/apps/{app}/devices/{device}",
             "PATCH /v1/apps/{app}/groups/{group}",
             "PATCH /v1/apps/{app}/messages/{message}",
+            "PATCH /v1/apps/{app}/push",
             "POST /v1/apps",
             "POST /v1/apps/{app}/audience:compare",
             "POST /v1/apps/{app}/audience:explain",
@@ -316,6 +319,7 @@ mod tests {
             "POST /v1/apps/{app}/users/{user}:erase",
             "PUT /v1/apps/{app}/attributes/{name}",
             "PUT /v1/apps/{app}/audiences/{name}",
+            "PUT /v1/apps/{app}/push/{channel}",
         ];
         assert_eq!(calls, expected);
     }

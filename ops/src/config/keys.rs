@@ -6,11 +6,12 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use carillon_central::config::HttpsUrl;
 use carillon_persist::StoreUrl;
 
 use super::kinds::{
-    ByteSize, DurationOrOff, HostPort, ListenAt, LogFilter, LogFormat, Password, RootSecret,
-    Secret, Setting,
+    ByteSize, CredentialKeyList, DurationOrOff, HostPort, ListenAt, LogFilter, LogFormat, Networks,
+    Password, Ports, RootSecret, Secret, Setting,
 };
 use super::reader::Reader;
 use super::{Key, Section};
@@ -173,6 +174,61 @@ settings! {
         links_max: NonZeroUsize = "1024",
         /// How long an edge's TLS handshake and first frame may take.
         hello_timeout: Duration = "10s",
+    }
+
+    /// Central's way to the providers of pushes; see docs/push.md.
+    "push" "push." push: PushSettings {
+        /// What credentials are encrypted under in the database. Several, by commas, to replace one: the first encrypts,
+        /// all decrypt. Not set: made at the first start, in the data folder.
+        credentials_key: Option<CredentialKeyList> = "",
+        /// Where pushes to Apple's devices go, of apps in production.
+        apns_url: HttpsUrl = "https://api.push.apple.com",
+        /// As `apns_url`, of apps in the sandbox.
+        apns_sandbox_url: HttpsUrl = "https://api.sandbox.push.apple.com",
+        /// Where pushes over Firebase Cloud Messaging go.
+        fcm_url: HttpsUrl = "https://fcm.googleapis.com",
+        /// Where a service account gets its access tokens.
+        fcm_token_url: HttpsUrl = "https://oauth2.googleapis.com/token",
+        /// Certificate authorities (PEM) trusted besides the public ones.
+        ca_file: Option<PathBuf> = "",
+        /// Ports that a Web Push endpoint may have, by commas.
+        web_push_ports: Ports = "443",
+        /// Networks, by commas, that a Web Push endpoint may be in although they are not public, such as
+        /// 10.1.0.0/16. Not set: none.
+        private_networks: Option<Networks> = "",
+        /// Pushes of one message and channel that are handed over before they are committed: what a crash repeats at
+        /// most, each of which takes the place of the first on its device.
+        batch: NonZeroUsize = "10000",
+        /// How long a device that was here within the last hour or two gets to poll before it is pushed.
+        grace: Duration = "5s",
+        /// Pushes of one message and channel that the database remembers to be tried again; the others wait for them.
+        retries_max: NonZeroUsize = "1000",
+        /// Tries of a push whose provider slows that device alone; then it counts as failed.
+        attempts_max: NonZeroU32 = "8",
+        /// Pushes a second to APNs. Not set: as many as it takes.
+        apns_rate: Option<NonZeroU32> = "",
+        /// Pushes a second to FCM. Not set: as many as it takes.
+        fcm_rate: Option<NonZeroU32> = "",
+        /// Pushes a second over Web Push. Not set: as many as are taken.
+        web_push_rate: Option<NonZeroU32> = "",
+        /// Connections to APNs or FCM for one app; more are opened as they are needed.
+        connections_max: NonZeroUsize = "4",
+        /// Requests in flight on one of them, fewer if the provider says so.
+        streams_max: NonZeroUsize = "1000",
+        /// Origins of Web Push endpoints of one app with open connections.
+        origins_max: NonZeroUsize = "256",
+        /// Connections to one of them; more than one only if it does not speak HTTP/2.
+        origin_connections_max: NonZeroUsize = "4",
+        /// Requests in flight to one of them, so that a slow one leaves room for the others.
+        origin_in_flight_max: NonZeroUsize = "100",
+        /// Requests in flight to all of them.
+        web_push_in_flight_max: NonZeroUsize = "1000",
+        /// How long resolving a name, TCP and TLS may take together.
+        connect_timeout: Duration = "10s",
+        /// How long a provider may take to answer a push, waiting for a connection included.
+        request_timeout: Duration = "30s",
+        /// Bytes of a provider's answer that are read.
+        reply_bytes_max: ByteSize = "16KiB",
     }
 
     /// The tier that devices talk to.

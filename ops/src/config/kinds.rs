@@ -6,6 +6,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use carillon_central::config::{HttpsUrl, Network};
 use carillon_persist::StoreUrl;
 
 use super::{Kind, TomlType};
@@ -277,6 +278,57 @@ impl Setting for RootSecret {
 
     fn parse(text: &str) -> Option<Self> {
         hexadecimal::decode(text).map(Self)
+    }
+}
+
+/// Keys that secrets are encrypted under; the first encrypts.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct CredentialKeyList(pub(crate) Vec<[u8; 32]>);
+
+impl fmt::Debug for CredentialKeyList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CredentialKeyList({} keys)", self.0.len())
+    }
+}
+
+impl Setting for CredentialKeyList {
+    const KIND: Kind = secret_kind("64 hexadecimal digits, or several such by commas");
+
+    fn parse(text: &str) -> Option<Self> {
+        text.split(',').map(|key| hexadecimal::decode(key.trim())).collect::<Option<_>>().map(Self)
+    }
+}
+
+impl Setting for HttpsUrl {
+    const KIND: Kind = text_kind("a URL that begins with https://", "URL");
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+/// TCP ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ports(pub(crate) Vec<u16>);
+
+impl Setting for Ports {
+    const KIND: Kind = text_kind("ports from 1 to 65535, by commas", "PORTS");
+
+    fn parse(text: &str) -> Option<Self> {
+        let port = |part: &str| part.trim().parse::<u16>().ok().filter(|port| *port > 0);
+        text.split(',').map(port).collect::<Option<_>>().map(Self)
+    }
+}
+
+/// Networks of IP addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Networks(pub(crate) Vec<Network>);
+
+impl Setting for Networks {
+    const KIND: Kind = text_kind("networks like \"10.1.0.0/16\", by commas", "NETWORKS");
+
+    fn parse(text: &str) -> Option<Self> {
+        text.split(',').map(|part| part.trim().parse().ok()).collect::<Option<_>>().map(Self)
     }
 }
 

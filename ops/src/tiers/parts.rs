@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use carillon_central::config::{
-    AdminConfig, AudienceLimits, BatchLimits, Budgets, LinkConfig, QuotaLimits, StoreConfig,
-    Token as CentralToken, WriterConfig,
+    AdminConfig, AudienceLimits, BatchLimits, Budgets, CredentialKey, CredentialKeys, LinkConfig,
+    ProviderConfig, PusherConfig, QuotaLimits, StoreConfig, Token as CentralToken, WriterConfig,
 };
 use carillon_central::{Config as Central, Identity};
 use carillon_edge::{
@@ -16,7 +17,7 @@ use carillon_expr::Limits as ExpressionLimits;
 use carillon_persist::{StoreOptions, StoreUrl};
 use carillon_world::stream::SenderConfig;
 
-use crate::config::{RootSecret, Secret, Settings, with_password};
+use crate::config::{CredentialKeyList, RootSecret, Secret, Settings, with_password};
 use crate::data::{DataError, DataFolder, PemFiles};
 use crate::link_token;
 
@@ -29,6 +30,7 @@ pub(crate) struct Made {
     pub(crate) admin_token: Secret,
     pub(crate) link_token: Secret,
     pub(crate) root_secret: RootSecret,
+    pub(crate) credential_keys: CredentialKeyList,
     pub(crate) identity: PemFiles,
     pub(crate) store: StoreUrl,
 }
@@ -58,6 +60,10 @@ pub(crate) fn made(settings: &Settings, data: &DataFolder) -> Result<Made, DataE
         root_secret: match &central.root_secret {
             Some(secret) => secret.clone(),
             None => data.secret("root.secret")?,
+        },
+        credential_keys: match &settings.push.credentials_key {
+            Some(keys) => keys.clone(),
+            None => data.secret("credentials.secret")?,
         },
         identity,
         store: match (&central.store, &central.store_password) {
@@ -148,10 +154,52 @@ pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
                 volatile_messages_max: central.volatile_messages_max.get() as u64,
             },
         },
+        pusher: pusher(settings),
+        providers: providers(settings),
+        credential_keys: CredentialKeys::new(
+            made.credential_keys.0.iter().map(|key| CredentialKey::new(*key)).collect(),
+        )
+        .map(Arc::new),
         write_timeout: central.write_timeout,
         log_bytes_max: central.log_bytes_max.0,
         drain_max: settings.process.drain_max,
         ..Central::default()
+    }
+}
+
+fn pusher(settings: &Settings) -> PusherConfig {
+    let push = &settings.push;
+    PusherConfig {
+        batch: push.batch,
+        grace: push.grace,
+        retries_max: push.retries_max,
+        attempts_max: push.attempts_max,
+        apns_rate: push.apns_rate,
+        fcm_rate: push.fcm_rate,
+        web_push_rate: push.web_push_rate,
+    }
+}
+
+fn providers(settings: &Settings) -> ProviderConfig {
+    let push = &settings.push;
+    ProviderConfig {
+        apns_production: push.apns_url.clone(),
+        apns_sandbox: push.apns_sandbox_url.clone(),
+        fcm: push.fcm_url.clone(),
+        fcm_token_url: push.fcm_token_url.clone(),
+        ca_file: push.ca_file.clone(),
+        web_push_ports: push.web_push_ports.0.clone(),
+        private_networks: push.private_networks.clone().map_or_else(Vec::new, |of| of.0),
+        connections_max: push.connections_max.get(),
+        streams_max: push.streams_max.get(),
+        origins_max: push.origins_max.get(),
+        origin_connections_max: push.origin_connections_max.get(),
+        origin_in_flight_max: push.origin_in_flight_max.get(),
+        web_push_in_flight_max: push.web_push_in_flight_max.get(),
+        connect_timeout: push.connect_timeout,
+        request_timeout: push.request_timeout,
+        reply_bytes_max: push.reply_bytes_max.0,
+        ..ProviderConfig::default()
     }
 }
 

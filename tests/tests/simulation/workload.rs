@@ -242,6 +242,7 @@ impl Sim {
             priority: None,
             not_before: not_before.filter(|_| self.random.percent(40)).map(Some),
             expires_at: expires_at.filter(|_| self.random.percent(40)),
+            push: None,
         };
         self.ask(Write::EditMessage(Box::new(edit)));
     }

@@ -198,6 +198,7 @@ fn message(id: u64) -> CreateMessage {
         collapse_key: None,
         not_before: None,
         expires_at: None,
+        push: None,
     }
 }
 
@@ -215,6 +216,7 @@ fn edit(id: u64, if_match: Option<u32>, body: &str) -> Write {
         priority: None,
         not_before: None,
         expires_at: None,
+        push: None,
     }))
 }
 

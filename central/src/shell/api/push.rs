@@ -1,10 +1,9 @@
 //! What an app's pushes need and may do: credentials, which go in and never come out, rates and caps.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use axum::extract::State;
-use carillon_world::{App, FrequencyCap, PushChannel, PushPolicy, PushSettings, SealedCredential};
+use carillon_world::{App, FrequencyCap, PushChannel, PushSettings, SealedCredential};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

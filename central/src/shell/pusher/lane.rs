@@ -17,7 +17,7 @@ use super::Rates;
 use super::slot::{Handed, Reported, Request, Slot, hand, report};
 use crate::config::PusherConfig;
 use crate::core::channel::{Outcome, Reason, Scope};
-use crate::core::push::jobs::{JobKey, Jobs};
+use crate::core::push::jobs::JobKey;
 use crate::core::push::run::{Run, RunLimits};
 use crate::core::push::walk::{Reach, Walk};
 use crate::metrics::PushOutcome;

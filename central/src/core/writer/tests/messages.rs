@@ -195,6 +195,7 @@ fn an_edit_moves_the_window_and_bad_windows_are_refused() {
             priority: None,
             not_before,
             expires_at,
+            push: None,
         }))
     };
     bench.ok(window(Some(Some(now.plus(1_000))), None));
