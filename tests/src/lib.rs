@@ -7,4 +7,5 @@ pub mod cluster;
 pub mod mariadb;
 pub mod oracle;
 pub mod process;
+pub mod providers;
 pub mod proxy;
