@@ -9,3 +9,4 @@ pub mod oracle;
 pub mod process;
 pub mod providers;
 pub mod proxy;
+pub mod pushes;

@@ -14,28 +14,9 @@ use std::time::Duration;
 
 use carillon_tests::cluster::Store;
 
+use crate::{ROUNDS, number, say, seed};
+
 const PATIENCE: Duration = Duration::from_secs(60);
-const SEED: &str = "CARILLON_TORTURE_SEED";
-const ROUNDS: &str = "CARILLON_TORTURE_ROUNDS";
-
-/// A test's output shows it where the test failed or `--nocapture` asks for it.
-#[expect(clippy::print_stdout, reason = "the report of the trial")]
-fn say(line: &str) {
-    println!("{line}");
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?} and no whole number")))
-}
-
-/// What decides all that is random in a trial.
-fn seed(trial: &str) -> u64 {
-    let seed = number(SEED).unwrap_or_else(rand::random);
-    say(&format!("{trial}: {SEED}={seed}"));
-    seed
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn central_is_killed_on_sqlite() {
     kills::run(Store::Sqlite).await;
