@@ -3,9 +3,6 @@
 //! The words that the pusher and the channels share. A channel turns a [`Notice`] into a provider's format once, and
 //! sends it to many targets; the pusher decides who is a target, when, and what follows from each [`Outcome`].
 
-pub mod credential;
-pub mod sign;
-
 use std::sync::Arc;
 use std::time::Duration;
 
