@@ -1,5 +1,7 @@
 //! What central is told at its start. Everything has a default but what has to be secret.
 
+mod provider;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -9,6 +11,7 @@ use carillon_persist::{StoreOptions, StoreUrl};
 use carillon_world::ShardId;
 use carillon_world::stream::SenderConfig;
 
+pub use self::provider::ProviderConfig;
 use crate::OnLoading;
 pub use crate::core::audience::AudienceLimits;
 pub use crate::core::auth::Token;

@@ -11,6 +11,7 @@ pub mod expression;
 pub mod input;
 pub mod keys;
 pub mod limits;
+pub mod outbound;
 pub mod problem;
 pub mod render;
 pub mod schedule;

@@ -16,6 +16,7 @@ mod http;
 mod link;
 mod loading;
 mod opening;
+pub mod outbound;
 mod random;
 mod shared;
 mod tls;
