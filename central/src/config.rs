@@ -1,5 +1,7 @@
 //! What central is told at its start. Everything has a default but what has to be secret.
 
+mod provider;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -10,12 +12,14 @@ use carillon_persist::{StoreOptions, StoreUrl};
 use carillon_world::ShardId;
 use carillon_world::stream::SenderConfig;
 
+pub use self::provider::ProviderConfig;
 use crate::OnLoading;
 pub use crate::core::audience::AudienceLimits;
 pub use crate::core::auth::Token;
 pub use crate::core::budget::{Budgets, QuotaLimits};
 pub use crate::core::channel::credential::{CredentialKey, CredentialKeys};
 pub use crate::core::keys::RootSecret;
+pub use crate::core::outbound::{HttpsUrl, Network};
 pub use crate::core::writer::{BatchLimits, WriterConfig};
 
 #[derive(Clone, Debug)]
@@ -31,6 +35,7 @@ pub struct Config {
     pub root_secret: Option<RootSecret>,
     pub writer: WriterConfig,
     pub pusher: PusherConfig,
+    pub providers: ProviderConfig,
     /// What push credentials are encrypted under; without one none can be set.
     pub credential_keys: Option<Arc<CredentialKeys>>,
     /// How long a caller waits for its write; then 503, outcome unknown.
@@ -52,6 +57,7 @@ impl Default for Config {
             root_secret: None,
             writer: WriterConfig::default(),
             pusher: PusherConfig::default(),
+            providers: ProviderConfig::default(),
             credential_keys: None,
             write_timeout: Duration::from_secs(10),
             log_bytes_max: 256 * 1024 * 1024,
@@ -211,6 +217,7 @@ impl Config {
         if self.root_secret.is_none() {
             faults.push("a root secret is needed".to_owned());
         }
+        faults.extend(self.providers.faults());
         if self.link.sender.window < 8 * 1024 {
             faults.push("a window of less than 8 KiB carries nothing".to_owned());
         }

@@ -12,6 +12,7 @@ pub mod funnel;
 pub mod input;
 pub mod keys;
 pub mod limits;
+pub mod outbound;
 pub mod problem;
 pub mod push;
 pub mod render;

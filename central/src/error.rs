@@ -18,6 +18,9 @@ pub enum CentralError {
     /// Certificate or key that cannot be used.
     #[error("use the stream's certificate and key")]
     Tls { source: Box<dyn std::error::Error + Send + Sync> },
+    /// A file of certificates to trust that cannot be used.
+    #[error("trust the certificates of {}", path.display())]
+    Roots { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("open the store")]
     Store(#[from] StoreError),
     /// The store's rows do not make a world: damaged, or changed by hand.

@@ -18,5 +18,5 @@ mod shell;
 
 pub use config::{Config, Identity};
 pub use error::CentralError;
-pub use shell::channel;
 pub use shell::{Addresses, Central, LoadProgress, OnLoading, open_store, openapi, run};
+pub use shell::{channel, outbound};

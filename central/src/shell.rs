@@ -16,6 +16,7 @@ mod http;
 mod link;
 mod loading;
 mod opening;
+pub mod outbound;
 mod pusher;
 mod random;
 mod shared;
@@ -34,7 +35,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use self::api::Api;
+use self::channel::Providers;
 use self::link::Links;
+use self::pusher::{Opener, Pusher};
 use self::shared::{Phase, Shared};
 use self::writer_task::WriterTask;
 use crate::config::Config;
@@ -104,6 +107,10 @@ impl Central {
         let opened = opening::open_shard(&config, &mut store).await?;
         let phase = watch::Sender::new(Phase::Running);
         let shared = Arc::new(Shared::new(&config, &opened));
+        let opener = Arc::new(Opener {
+            providers: Providers::new(config.providers.clone())?,
+            keys: config.credential_keys.clone(),
+        });
         let (writes, task) =
             WriterTask::new(&config, shared.clone(), store, opened, phase.subscribe());
         let writer = tokio::spawn(task.run());
@@ -134,6 +141,13 @@ impl Central {
             phase.subscribe(),
         );
         servers.push(("admin", tokio::spawn(server)));
+        let pusher = Pusher {
+            shared: shared.clone(),
+            writes: writes.clone(),
+            config: config.pusher,
+            opener,
+        };
+        servers.push(("pusher", tokio::spawn(pusher.run(phase.subscribe()))));
         let links = Links {
             config: config.link.clone(),
             token: link_token,

@@ -31,9 +31,8 @@ impl PushBench {
     /// If something does not start, or is refused.
     pub async fn start(store: Store, devices: u64, apns: &[&str], central: &[&str]) -> PushBench {
         let mut apns = Simulator::start(Program::Apns, apns);
-        let made = apns
-            .call("POST", "keys", json!({"team": TEAM, "key": KEY, "topics": [TOPIC]}))
-            .await;
+        let made =
+            apns.call("POST", "keys", json!({"team": TEAM, "key": KEY, "topics": [TOPIC]})).await;
         let (url, ca) = (apns.url(), apns.ca().display().to_string());
         let mut flags = vec!["--push-apns-sandbox-url", &url, "--push-ca-file", &ca];
         flags.extend(central);
@@ -139,9 +138,9 @@ impl PushBench {
 
 /// A metric's value, of those that have no label or exactly these.
 pub fn metric(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find(|line| {
-        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '))
-    })?;
+    let line = text
+        .lines()
+        .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')))?;
     line.rsplit(' ').next()?.parse().ok()
 }
 

@@ -3,6 +3,16 @@
 //! The words that the pusher and the channels share. A channel turns a [`Notice`] into a provider's format once, and
 //! sends it to many targets; the pusher decides who is a target, when, and what follows from each [`Outcome`].
 
+pub mod apns;
+pub mod credential;
+pub mod fcm;
+pub mod sign;
+pub mod web_push;
+
+mod payload;
+
+pub use payload::retry_after;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -10,28 +10,29 @@ mod slot;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use carillon_world::{AppId, Millis, PushChannel};
+use carillon_world::{AppId, AppRow, Millis, PushChannel, SealedCredential};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::lane::Lane;
-use super::channel::Open;
+use super::channel::{self, AnyChannel, Providers};
 use super::shared::{Phase, Shared, reached};
 use super::write_handle::WriteHandle;
 use crate::config::PusherConfig;
+use crate::core::channel::credential::{Credential, CredentialKeys};
 use crate::core::push::rate::Bucket;
 
 /// Buckets of apps that are kept; beyond it those that are full are forgotten.
 const BUCKETS_MAX: usize = 10_000;
 
-pub(crate) struct Pusher<O> {
+pub(crate) struct Pusher {
     pub(crate) shared: Arc<Shared>,
     pub(crate) writes: WriteHandle,
     pub(crate) config: PusherConfig,
-    pub(crate) open: Arc<O>,
+    pub(crate) opener: Arc<Opener>,
 }
 
-impl<O: Open> Pusher<O> {
+impl Pusher {
     /// Runs until draining begins and every lane has reported what was in flight.
     pub(crate) async fn run(self, mut phase: watch::Receiver<Phase>) {
         let rates = Arc::new(Rates::new(self.config));
@@ -45,8 +46,8 @@ impl<O: Open> Pusher<O> {
             for key in jobs.live_lanes() {
                 if running.insert(key) {
                     let (shared, writes) = (self.shared.clone(), self.writes.clone());
-                    let (open, rates) = (self.open.clone(), rates.clone());
-                    let lane = Lane::new(key, shared, writes, self.config, open, rates);
+                    let (opener, rates) = (self.opener.clone(), rates.clone());
+                    let lane = Lane::new(key, shared, writes, self.config, opener, rates);
                     lanes.spawn(lane.run(phase.clone()));
                 }
             }
@@ -68,6 +69,31 @@ impl<O: Open> Pusher<O> {
             }
         }
         while lanes.join_next().await.is_some() {}
+    }
+}
+
+/// What it takes to open a channel from a stored credential.
+#[derive(Debug)]
+pub(crate) struct Opener {
+    pub(crate) providers: Providers,
+    pub(crate) keys: Option<Arc<CredentialKeys>>,
+}
+
+impl Opener {
+    /// Connects to nobody yet.
+    ///
+    /// # Errors
+    /// If the credential does not open, in words without secrets.
+    fn open(
+        &self,
+        app: &AppRow,
+        channel: PushChannel,
+        credential: &SealedCredential,
+    ) -> Result<AnyChannel, String> {
+        let keys = self.keys.as_ref().ok_or("central has no key for credentials")?;
+        let json = keys.open(app.id, channel, &credential.sealed).map_err(|e| e.to_string())?;
+        let credential = Credential::parse(channel, &json).map_err(|e| e.to_string())?;
+        Ok(channel::open(credential, app.environment, &self.providers))
     }
 }
 

@@ -205,6 +205,7 @@ impl Sim {
             collapse_key: None,
             not_before,
             expires_at,
+            push: None,
         };
         let write = Write::CreateMessage(Box::new(create));
         self.call(AdminCall { write, created: Some(number), tries: 0 });

@@ -229,7 +229,17 @@ impl Bench {
             run.handle_outcome(self.now, target, outcome, self.random.random());
         }
         self.report();
-        self.stopped |= self.standing() == Standing::Stopped;
+        self.note_stopped();
+    }
+
+    /// Once it says so, the provider has nothing of it that is not answered.
+    fn note_stopped(&mut self) {
+        if self.stopped || self.standing() != Standing::Stopped {
+            return;
+        }
+        self.stopped = true;
+        let sending = self.run.as_ref().is_some_and(|run| run.job().kind == RunKind::Send);
+        assert!(!sending || self.in_flight.is_empty(), "stopped with requests in flight");
     }
 
     fn outcome(&mut self, run: u32, target: &Target) -> Outcome {
@@ -355,7 +365,7 @@ fn history(seed: u64, seen: &mut Seen) {
                 recalled = true;
                 bench.write(Write::RecallMessage { app: APP, id: MESSAGE });
                 assert!(matches!(bench.standing(), Standing::Stopping | Standing::Stopped));
-                bench.stopped |= bench.standing() == Standing::Stopped;
+                bench.note_stopped();
             }
             10..13 => {
                 // It came by and stored the message.

@@ -22,7 +22,6 @@ use crate::shell::random;
 
 /// How devices that are not here hear of a message.
 #[derive(Debug, Serialize, ToSchema)]
-#[expect(dead_code, reason = "it stands for another crate's type in the document")]
 pub(crate) struct PolicyForm {
     /// `wake` says nothing but that there is something, and the device polls; `alert` shows a text.
     kind: KindName,
@@ -47,7 +46,6 @@ pub(crate) enum KindName {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[expect(dead_code, reason = "it stands for another crate's type in the document")]
 pub(crate) struct TextForm {
     title: String,
     body: String,
@@ -55,7 +53,6 @@ pub(crate) struct TextForm {
 
 /// When a device is left in peace, by its own time.
 #[derive(Debug, Serialize, ToSchema)]
-#[expect(dead_code, reason = "it stands for another crate's type in the document")]
 pub(crate) struct QuietForm {
     /// As `22:00`; included. Over midnight if it is after `to`.
     from: String,
@@ -77,7 +74,6 @@ pub(crate) enum QuietName {
 
 /// Objects that are merged into what a provider gets.
 #[derive(Debug, Serialize, ToSchema)]
-#[expect(dead_code, reason = "it stands for another crate's type in the document")]
 pub(crate) struct OverridesForm {
     /// FCM's `android`.
     #[schema(value_type = Option<Object>)]
@@ -128,7 +124,6 @@ pub(crate) struct PushBody {
 
 /// How many pushes a device gets at most in any stretch of `period_s` seconds.
 #[derive(Debug, Serialize, ToSchema)]
-#[expect(dead_code, reason = "it stands for another crate's type in the document")]
 pub(crate) struct CapForm {
     /// 1 to 100.
     pushes: u32,
@@ -158,7 +153,6 @@ pub(crate) struct PushPatch {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_debug_implementations, reason = "a secret")]
 pub(crate) struct CredentialForm {
     /// APNs: `team_id`, `key_id`, `topic` and `key`, the text of the .p8 file. FCM: the service account's JSON. Web Push:
     /// `subject`, a mailto: or https: address, and `private_key`, the VAPID key as base64url or PEM.

@@ -13,15 +13,15 @@ use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::watch;
 
-use super::Rates;
 use super::slot::{Handed, Reported, Request, Slot, hand, report};
+use super::{Opener, Rates};
 use crate::config::PusherConfig;
 use crate::core::channel::{Outcome, Reason, Scope};
 use crate::core::push::jobs::JobKey;
 use crate::core::push::run::{Run, RunLimits};
 use crate::core::push::walk::{Reach, Walk};
 use crate::metrics::PushOutcome;
-use crate::shell::channel::{Channel, Open};
+use crate::shell::channel::{AnyChannel, Channel as _};
 use crate::shell::random;
 use crate::shell::shared::{Phase, Shared, reached};
 use crate::shell::write_handle::WriteHandle;
@@ -46,22 +46,22 @@ const PACE: u64 = 100;
 const LOOK_AGAIN: u64 = 60_000;
 
 /// A channel and the credential that it was opened with.
-struct Opened<C> {
+struct Opened {
     credential: SealedCredential,
     /// `None` if it could not be opened.
-    channel: Option<Arc<C>>,
+    channel: Option<Arc<AnyChannel>>,
 }
 
-pub(super) struct Lane<O: Open> {
+pub(super) struct Lane {
     app: AppId,
     kind: PushChannel,
     shared: Arc<Shared>,
     writes: WriteHandle,
     config: PusherConfig,
-    open: Arc<O>,
+    opener: Arc<Opener>,
     rates: Arc<Rates>,
-    opened: Option<Opened<O::Channel>>,
-    slots: Vec<Slot<O::Channel>>,
+    opened: Option<Opened>,
+    slots: Vec<Slot>,
     /// Numbers slots, and says whose turn it is.
     next_slot: u64,
     turn: usize,
@@ -81,22 +81,22 @@ pub(super) struct Lane<O: Open> {
     wake: Millis,
 }
 
-impl<O: Open> Lane<O> {
+impl Lane {
     pub(super) fn new(
         (app, kind): (AppId, PushChannel),
         shared: Arc<Shared>,
         writes: WriteHandle,
         config: PusherConfig,
-        open: Arc<O>,
+        opener: Arc<Opener>,
         rates: Arc<Rates>,
-    ) -> Lane<O> {
+    ) -> Lane {
         Lane {
             app,
             kind,
             shared,
             writes,
             config,
-            open,
+            opener,
             rates,
             opened: None,
             slots: Vec::new(),
@@ -238,7 +238,7 @@ impl<O: Open> Lane<O> {
         if self.opened.as_ref().is_some_and(|opened| opened.credential == *credential) {
             return;
         }
-        let channel = match self.open.open(row, self.kind, credential) {
+        let channel = match self.opener.open(row, self.kind, credential) {
             Ok(channel) => Some(Arc::new(channel)),
             Err(error) => {
                 tracing::error!(app = %self.app, channel = ?self.kind, %error, "a push channel cannot be opened");
@@ -302,7 +302,7 @@ impl<O: Open> Lane<O> {
     }
 
     /// The next push to hand to the provider, if one may go.
-    fn poll_request(&mut self, now: Millis) -> Option<Request<O::Channel>> {
+    fn poll_request(&mut self, now: Millis) -> Option<Request> {
         let channel = self.opened.as_ref()?.channel.clone()?;
         if self.paused_until > now {
             self.wake = self.wake.min(self.paused_until);

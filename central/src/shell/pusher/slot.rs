@@ -11,26 +11,26 @@ use crate::core::push::report::PushReport;
 use crate::core::push::run::Run;
 use crate::core::push::walk::Target;
 use crate::core::write::{Answer, Write};
-use crate::shell::channel::Channel;
+use crate::shell::channel::{AnyChannel, AnyPrepared, Channel as _};
 use crate::shell::write_handle::WriteHandle;
 
 /// A report that was not committed is sent again after this.
 const REPORT_AGAIN: Duration = Duration::from_millis(500);
 
-pub(super) struct Slot<C: Channel> {
+pub(super) struct Slot {
     pub(super) id: u64,
     pub(super) run: Run,
     pub(super) notices: Notices,
     /// In the order of the notices; `None` for one that the provider would not take. Empty until there is a channel.
-    pub(super) prepared: Vec<Option<Arc<C::Prepared>>>,
+    pub(super) prepared: Vec<Option<Arc<AnyPrepared>>>,
 }
 
-impl<C: Channel> Slot<C> {
-    pub(super) fn new(id: u64, run: Run, notices: Notices) -> Slot<C> {
+impl Slot {
+    pub(super) fn new(id: u64, run: Run, notices: Notices) -> Slot {
         Slot { id, run, notices, prepared: Vec::new() }
     }
 
-    pub(super) fn prepare(&mut self, channel: &C) {
+    pub(super) fn prepare(&mut self, channel: &AnyChannel) {
         let prepare = |notice| match channel.prepare(notice) {
             Ok(prepared) => Some(Arc::new(prepared)),
             Err(error) => {
@@ -43,11 +43,11 @@ impl<C: Channel> Slot<C> {
 }
 
 /// One push on its way.
-pub(super) struct Request<C: Channel> {
+pub(super) struct Request {
     pub(super) slot: u64,
     pub(super) target: Target,
-    pub(super) channel: Arc<C>,
-    pub(super) prepared: Arc<C::Prepared>,
+    pub(super) channel: Arc<AnyChannel>,
+    pub(super) prepared: Arc<AnyPrepared>,
 }
 
 pub(super) struct Handed {
@@ -56,7 +56,7 @@ pub(super) struct Handed {
     pub(super) outcome: Outcome,
 }
 
-pub(super) async fn hand<C: Channel>(now: Millis, request: Request<C>) -> Handed {
+pub(super) async fn hand(now: Millis, request: Request) -> Handed {
     let Request { slot, target, channel, prepared } = request;
     let outcome = channel.send(now, &target.token, &prepared).await;
     Handed { slot, target, outcome }

@@ -1,0 +1,234 @@
+//! APNs over HTTP/2.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use carillon_world::{Environment, Millis};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, Method, Request, Version};
+use http_body_util::Full;
+
+use super::pool::{Pool, PoolLimits, Reply};
+use super::{Channel, Providers, retry_after};
+use crate::core::channel::apns::{self, Verdict};
+use crate::core::channel::credential::ApnsCredential;
+use crate::core::channel::sign::EcKey;
+use crate::core::channel::{Notice, NoticeError, Outcome, Reason, Scope};
+
+const TOPIC: HeaderName = HeaderName::from_static("apns-topic");
+const PUSH_TYPE: HeaderName = HeaderName::from_static("apns-push-type");
+const PRIORITY: HeaderName = HeaderName::from_static("apns-priority");
+const EXPIRATION: HeaderName = HeaderName::from_static("apns-expiration");
+const COLLAPSE_ID: HeaderName = HeaderName::from_static("apns-collapse-id");
+
+/// Keys that are remembered although nothing uses them at present, so that an app whose credential is deleted and set
+/// again does not get a token too soon.
+const IDLE_TOKENS_MAX: usize = 1024;
+
+/// An app's pushes to Apple's devices.
+pub struct Apns {
+    pool: Pool,
+    authority: Authority,
+    topic: HeaderValue,
+    token: ProviderToken,
+    in_flight_max: usize,
+}
+
+/// Everything of a request but the device's token and the authorization.
+#[derive(Debug)]
+pub struct Prepared {
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl fmt::Debug for Apns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Apns").field("pool", &self.pool).field("topic", &self.topic).finish()
+    }
+}
+
+impl Apns {
+    pub(super) fn new(
+        credential: ApnsCredential,
+        environment: Environment,
+        providers: &Providers,
+    ) -> Apns {
+        let config = &providers.config;
+        let url = match environment {
+            Environment::Production => &config.apns_production,
+            Environment::Sandbox => &config.apns_sandbox,
+        };
+        Apns {
+            pool: Pool::new(providers.trusted.clone(), url.clone(), PoolLimits::of_lane(config)),
+            authority: super::authority(url),
+            topic: super::header(&credential.topic),
+            in_flight_max: config.connections_max * config.streams_max,
+            token: providers.apns_tokens.of(credential),
+        }
+    }
+
+    async fn post(&self, bearer: &HeaderValue, token: &str, prepared: &Prepared) -> SendResult {
+        let path = Bytes::from(["/3/device/", token].concat());
+        // Its digits were checked.
+        let path = PathAndQuery::from_maybe_shared(path).map_err(|_| bad_token())?;
+        self.pool
+            .send(|_| {
+                let mut request = Request::new(Full::new(prepared.body.clone()));
+                *request.method_mut() = Method::POST;
+                *request.version_mut() = Version::HTTP_2;
+                *request.uri_mut() = super::uri(self.authority.clone(), path.clone());
+                *request.headers_mut() = prepared.headers.clone();
+                request.headers_mut().insert(AUTHORIZATION, bearer.clone());
+                request
+            })
+            .await
+            .map_err(|lost| lost.outcome(Scope::Channel))
+    }
+}
+
+type SendResult = Result<Reply, Outcome>;
+
+fn bad_token() -> Outcome {
+    Outcome::Failed { reason: Reason("bad_device_token") }
+}
+
+impl Channel for Apns {
+    type Prepared = Prepared;
+
+    fn in_flight_max(&self) -> usize {
+        self.in_flight_max
+    }
+
+    fn prepare(&self, notice: &Notice) -> Result<Prepared, NoticeError> {
+        let push = apns::render(notice)?;
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(TOPIC, self.topic.clone());
+        headers.insert(PUSH_TYPE, HeaderValue::from_static(push.push_type));
+        headers.insert(PRIORITY, u16::from(push.priority).into());
+        headers.insert(EXPIRATION, push.expiration.into());
+        headers.insert(COLLAPSE_ID, super::header(&push.collapse));
+        headers.insert(CONTENT_LENGTH, push.body.len().into());
+        Ok(Prepared { headers, body: push.body })
+    }
+
+    async fn send(&self, now: Millis, token: &str, prepared: &Prepared) -> Outcome {
+        if !apns::is_token(token) {
+            return bad_token();
+        }
+        let mut bearer = self.token.current(now);
+        let mut renewed = false;
+        loop {
+            let reply = match self.post(&bearer.header, token, prepared).await {
+                Ok(reply) => reply,
+                Err(outcome) => return outcome,
+            };
+            let after = retry_after(now, &reply);
+            match apns::classify(reply.status, after, &reply.body) {
+                Verdict::Outcome(outcome) => return outcome,
+                Verdict::Stale => match self.token.after_stale(now, &bearer) {
+                    Some(other) if !renewed => (bearer, renewed) = (other, true),
+                    _ => return Outcome::Refused { reason: Reason("expired_provider_token") },
+                },
+            }
+        }
+    }
+}
+
+/// The provider tokens of all teams' keys: each is made here and nowhere else, for all apps, connections and both
+/// hosts, because APNs counts a team's tokens, not a connection's.
+#[derive(Debug, Default)]
+pub(super) struct ProviderTokens(Mutex<HashMap<TokenId, Arc<Slot>>>);
+
+/// The public key is part of it: naming somebody else's team and key gives nobody its token.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct TokenId {
+    team_id: Arc<str>,
+    key_id: Arc<str>,
+    public: Box<[u8]>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    token: ArcSwapOption<Made>,
+    /// Held while a token is made, which takes some 100 µs.
+    making: Mutex<()>,
+}
+
+struct Made {
+    header: HeaderValue,
+    at: Millis,
+}
+
+impl fmt::Debug for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Made").field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+/// One app's way to its team's token.
+struct ProviderToken {
+    slot: Arc<Slot>,
+    key: EcKey,
+    team_id: Arc<str>,
+    key_id: Arc<str>,
+}
+
+impl ProviderTokens {
+    fn of(&self, credential: ApnsCredential) -> ProviderToken {
+        let ApnsCredential { team_id, key_id, key, topic: _ } = credential;
+        let id = TokenId {
+            team_id: team_id.clone(),
+            key_id: key_id.clone(),
+            public: key.public().into(),
+        };
+        let mut slots = lock(&self.0);
+        if slots.len() > IDLE_TOKENS_MAX {
+            slots.retain(|_, slot| Arc::strong_count(slot) > 1);
+        }
+        let slot = slots.entry(id).or_default().clone();
+        ProviderToken { slot, key, team_id, key_id }
+    }
+}
+
+impl ProviderToken {
+    fn current(&self, now: Millis) -> Arc<Made> {
+        if let Some(made) = &*self.slot.token.load()
+            && !apns::is_renewed(now, made.at)
+        {
+            return made.clone();
+        }
+        self.make(|made| !apns::is_renewed(now, made.at), now)
+    }
+
+    /// What to send with after APNs called `used` stale; `None` if that token is too young to be replaced.
+    fn after_stale(&self, now: Millis, used: &Arc<Made>) -> Option<Arc<Made>> {
+        let made =
+            self.make(|made| !Arc::ptr_eq(made, used) || !apns::may_renew(now, made.at), now);
+        (!Arc::ptr_eq(&made, used)).then_some(made)
+    }
+
+    /// A token unless there is one that will do.
+    fn make(&self, will_do: impl Fn(&Arc<Made>) -> bool, now: Millis) -> Arc<Made> {
+        let _making = lock(&self.slot.making);
+        if let Some(made) = self.slot.token.load_full()
+            && will_do(&made)
+        {
+            return made;
+        }
+        let text = apns::provider_token(&self.key, &self.team_id, &self.key_id, now);
+        let mut header = super::header(&format!("bearer {text}"));
+        header.set_sensitive(true);
+        let made = Arc::new(Made { header, at: now });
+        self.slot.token.store(Some(made.clone()));
+        made
+    }
+}
+
+/// What these locks guard is whole at every moment.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,218 @@
+//! The guard, as an attacker meets it: endpoints of Web Push that lead inside.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use carillon_central::channel::{Channel as _, Providers, open};
+use carillon_central::config::ProviderConfig;
+use carillon_central::core::channel::Outcome;
+use carillon_central::outbound::DialError;
+use carillon_world::{Environment, PushChannel};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use super::provider::{Answer, Provider};
+use super::{NOW, Names, credential, wake};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Endpoints that are to be refused; `{}` stands for the port that a listener waits on.
+const HOSTILE: [&str; 72] = [
+    // Not https, or not a URL.
+    "http://127.0.0.1:{}/",
+    "http://push.example:{}/",
+    "ftp://push.example:{}/",
+    "file:///etc/passwd",
+    "gopher://127.0.0.1:{}/_x",
+    "//127.0.0.1:{}/",
+    "127.0.0.1:{}",
+    "javascript:alert(1)",
+    "https:127.0.0.1:{}/",
+    "https:\\\\127.0.0.1:{}/",
+    "",
+    "https://",
+    // Loopback and its spellings.
+    "https://127.0.0.1:{}/",
+    "https://127.0.0.1.:{}/",
+    "https://127.1:{}/",
+    "https://127.0.1:{}/",
+    "https://0:{}/",
+    "https://0.0.0.0:{}/",
+    "https://2130706433:{}/",
+    "https://0x7f000001:{}/",
+    "https://0x7f.0x0.0x0.0x1:{}/",
+    "https://017700000001:{}/",
+    "https://0177.0.0.1:{}/",
+    "https://0177.0.0.01:{}/",
+    "https://127.0.0.1%2f:{}/",
+    "https://①②⑦.⓪.⓪.①:{}/",
+    "https://127。0。0。1:{}/",
+    "https://[::1]:{}/",
+    "https://[::]:{}/",
+    "https://[0:0:0:0:0:0:0:1]:{}/",
+    "https://[::ffff:127.0.0.1]:{}/",
+    "https://[::ffff:7f00:1]:{}/",
+    "https://[::127.0.0.1]:{}/",
+    "https://[2002:7f00:1::]:{}/",
+    "https://[64:ff9b::7f00:1]:{}/",
+    "https://[64:ff9b:1::7f00:1]:{}/",
+    "https://[2001:0:7f00:1::]:{}/",
+    "https://[::1%25lo]:{}/",
+    // Inside, link-local, metadata, multicast, documentation.
+    "https://10.0.0.1:{}/",
+    "https://172.16.0.1:{}/",
+    "https://192.168.1.1:{}/",
+    "https://100.64.0.1:{}/",
+    "https://169.254.169.254:{}/latest/meta-data/",
+    "https://[fd00:ec2::254]:{}/",
+    "https://[fe80::1]:{}/",
+    "https://224.0.0.1:{}/",
+    "https://[ff02::1]:{}/",
+    "https://192.0.2.1:{}/",
+    "https://198.18.0.1:{}/",
+    "https://255.255.255.255:{}/",
+    "https://[2001:db8::1]:{}/",
+    // Names that lead there, in whole or in part.
+    "https://localhost:{}/",
+    "https://localhost.:{}/",
+    "https://LOCALHOST:{}/",
+    "https://inside.example:{}/",
+    "https://mixed.example:{}/",
+    "https://mapped.example:{}/",
+    "https://sixtofour.example:{}/",
+    "https://nat64.example:{}/",
+    "https://metadata.example:{}/",
+    "https://nothing.example:{}/",
+    "https://unknown.example:{}/",
+    // A second authority.
+    "https://push.example@127.0.0.1:{}/",
+    "https://push.example:443@127.0.0.1:{}/",
+    "https://@127.0.0.1:{}/",
+    "https://127.0.0.1:{}\\@push.example/",
+    "https://push.example#@127.0.0.1:{}/",
+    // Ports.
+    "https://inside.example:25/",
+    "https://inside.example:22/",
+    "https://127.0.0.1:{}0000/",
+    "https://127.0.0.1:+{}/",
+    "https://127.0.0.1:0/",
+];
+
+fn names() -> Names {
+    Names::default()
+        .with("localhost", &[&["127.0.0.1"]])
+        .with("localhost.", &[&["127.0.0.1"]])
+        .with("inside.example", &[&["127.0.0.1"]])
+        .with("mixed.example", &[&["8.8.8.8", "127.0.0.1"]])
+        .with("mapped.example", &[&["::ffff:127.0.0.1"]])
+        .with("sixtofour.example", &[&["2002:7f00:1::1"]])
+        .with("nat64.example", &[&["64:ff9b::7f00:1"]])
+        .with("metadata.example", &[&["169.254.169.254"]])
+        .with("nothing.example", &[&[]])
+}
+
+#[tokio::test]
+async fn no_endpoint_of_the_table_makes_a_connection() {
+    let trap = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = trap.local_addr().unwrap().port();
+    let sprung = Arc::new(AtomicUsize::new(0));
+    let count = sprung.clone();
+    let trapping = tokio::spawn(async move {
+        loop {
+            let _ = trap.accept().await;
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let config = ProviderConfig {
+        web_push_ports: vec![443, port],
+        connect_timeout: LIMIT,
+        ..ProviderConfig::default()
+    };
+    let providers = Providers::with_resolver(config, Arc::new(names())).unwrap();
+    let json = json!({
+        "subject": "mailto:ops@example.com",
+        "private_key": "yfWPiYE-n46HLnH0KqZOF1fJJU3MYrct3AELtAQ-oRw"
+    });
+    let credential = credential(PushChannel::WebPush, &json);
+    let channel = open(credential, Environment::Production, &providers);
+    let prepared = channel.prepare(&wake()).unwrap();
+    for endpoint in HOSTILE {
+        let endpoint = endpoint.replace("{}", &port.to_string());
+        let token = json!({ "endpoint": endpoint, "keys": {
+            "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+            "auth": "BTBZMqHH6r4Tts7J_aSIgg",
+        } });
+        let outcome = channel.send(NOW, &token.to_string(), &prepared).await;
+        let reason = match &outcome {
+            Outcome::Failed { reason } | Outcome::Later { reason, .. } => reason.0,
+            other => panic!("{endpoint}: {other:?}"),
+        };
+        let expected = [
+            "bad_endpoint",
+            "endpoint_address_not_allowed",
+            "endpoint_port_not_allowed",
+            "unresolved",
+        ];
+        assert!(expected.contains(&reason), "{endpoint}: {reason}");
+    }
+    // The trap works.
+    tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    while sprung.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(sprung.load(Ordering::Relaxed), 1);
+    trapping.abort();
+}
+
+#[tokio::test]
+async fn a_name_that_answers_differently_the_second_time_gains_nothing() {
+    let provider = Provider::start(100, |_| Box::pin(async { Answer::Status(201, "") })).await;
+    let port = provider.address.port();
+    // Allowed: 127.0.0.2 to 127.0.0.3. The name leads there first, then to what is not allowed.
+    let config = ProviderConfig {
+        private_networks: vec!["127.0.0.2/31".parse().unwrap()],
+        web_push_ports: vec![port],
+        connect_timeout: LIMIT,
+        ca_file: Some(provider.ca.path().to_owned()),
+        ..ProviderConfig::default()
+    };
+    let names = Arc::new(Names::default().with("push.example", &[&["127.0.0.2"], &["127.0.0.1"]]));
+    let providers = Providers::with_resolver(config, names.clone()).unwrap();
+    let dialer = providers.guarded();
+    let url = format!("https://push.example:{port}/").parse().unwrap();
+    // Nobody listens on 127.0.0.2: had it been resolved again for the connection, the provider would have answered.
+    assert_eq!(dialer.dial(&url).await.err(), Some(DialError::Connect));
+    assert_eq!(names.asked("push.example"), 1, "checked and connected by one answer");
+    assert_eq!(dialer.dial(&url).await.err(), Some(DialError::Address), "checked at every attempt");
+    assert_eq!(provider.connections(), 0);
+}
+
+#[tokio::test]
+async fn what_is_legal_passes() {
+    let provider = Provider::start(100, |_| Box::pin(async { Answer::Status(201, "") })).await;
+    let mut config = provider.config();
+    config.connect_timeout = LIMIT;
+    let port = provider.address.port();
+    let names = Names::default()
+        .with("push.example", &[&["127.0.0.1"]])
+        .with("other.example", &[&["::ffff:127.0.0.1", "127.0.0.1"]])
+        .with("localhost", &[&["127.0.0.1"]]);
+    let providers = Providers::with_resolver(config, Arc::new(names)).unwrap();
+    let dialer = providers.guarded();
+    for legal in [
+        "https://push.example:{}/",
+        "https://push.example:{}",
+        "https://push.example:{}/wpush/v2/gAAAA",
+        "https://PUSH.example:{}/a?b=c",
+        "https://other.example:{}/",
+        "HTTPS://push.example:{}/",
+        "https://localhost:{}/",
+        "https://127.0.0.1:{}/x",
+        "https://push.example:{}?x",
+        "https://push.example:{}/~a/_b-c.d",
+    ] {
+        let url = legal.replace("{}", &port.to_string()).parse().unwrap();
+        assert!(dialer.dial(&url).await.is_ok(), "{legal}");
+    }
+}
