@@ -6,6 +6,7 @@
 mod expr;
 mod fleet;
 mod purge;
+mod push;
 mod requests;
 mod restart;
 mod store;
@@ -52,6 +53,11 @@ pub const ALL: &[Bench] = &[
         name: "restart",
         about: "central and an edge started on a fleet's store",
         run: || Box::pin(restart::run()),
+    },
+    Bench {
+        name: "push",
+        about: "pushes to a simulator of APNs against h2load; an alert to a million devices",
+        run: || Box::pin(push::run()),
     },
     Bench {
         name: "expr",

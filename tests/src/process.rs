@@ -57,14 +57,3 @@ pub(crate) fn signal(process: &Child, name: &str) {
     let sent = Command::new("kill").arg(format!("-{name}")).arg(process.id().to_string()).status();
     assert!(sent.is_ok_and(|status| status.success()), "send SIG{name}");
 }
-
-/// The RAM that a process has now.
-///
-/// # Panics
-/// If it does not run.
-pub fn resident_bytes(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    kib.expect("the system tells it in kB") << 10
-}

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use carillon_tests::bench::Usage;
 use carillon_tests::cluster::Store;
-use carillon_tests::process::resident_bytes;
 use carillon_tests::pushes::{PushBench, token};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -114,6 +114,10 @@ async fn recalled(bench: &mut PushBench, random: &mut StdRng, summary: &mut Summ
     summary.woken += counts.tokens.woken;
 }
 
+fn resident(bench: &PushBench) -> u64 {
+    Usage::of(bench.cluster.central_pid()).expect("central runs").resident_bytes
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_provider_that_is_down_holds_up_nothing_else() {
     let mut bench = PushBench::start(Store::Sqlite, DEVICES, &[], &[]).await;
@@ -122,7 +126,7 @@ async fn a_provider_that_is_down_holds_up_nothing_else() {
     bench.until_state(&first, "done", PATIENCE).await;
     bench.apns.reset().await;
     bench.apns.down().await;
-    let before = resident_bytes(bench.cluster.central_pid());
+    let before = resident(&bench);
     let message = bench.alert("while it is down").await;
     let began = Instant::now();
     let mut slowest = Duration::ZERO;
@@ -135,7 +139,7 @@ async fn a_provider_that_is_down_holds_up_nothing_else() {
     let took = began.elapsed();
     // Long enough for a lane that does not wait to have tried everybody.
     tokio::time::sleep(Duration::from_secs(5).saturating_sub(took)).await;
-    let grown = resident_bytes(bench.cluster.central_pid()).saturating_sub(before);
+    let grown = resident(&bench).saturating_sub(before);
     let counts = bench.apns.counts().await;
     assert_eq!(counts.total.received.sum(), 0, "it is down: {counts:?}");
     let found = bench.admin.ok("GET", &message, Value::Null).await;
