@@ -107,11 +107,15 @@ fn alert(token: &str) -> Value {
     })
 }
 
-/// A breach, its status and error, and what makes it of a right request.
-type Case = (&'static str, u16, &'static str, fn(&Grant, &mut Asked));
+/// A breach, its status and error, and what makes it of something right.
+type Case<T> = (&'static str, u16, &'static str, T);
+type ChangeGrant = fn(&mut Grant);
+type ChangeRaw = fn(&Grant, &mut Asked);
+type ChangeRequest = fn(&mut Asked);
+type ChangeMessage = fn(&mut Value);
 
 /// A grant with one thing wrong.
-const GRANTS: &[(&str, &str, fn(&mut Grant))] = &[
+const GRANTS: &[(&str, &str, ChangeGrant)] = &[
     ("token_grant_type", "unsupported_grant_type", |grant| {
         grant.grant_type = "client_credentials".to_owned();
     }),
@@ -138,7 +142,7 @@ const GRANTS: &[(&str, &str, fn(&mut Grant))] = &[
 const INVALID: &str = "INVALID_ARGUMENT";
 
 /// An alert with one thing wrong in its request.
-const REQUESTS: &[(&str, u16, &str, fn(&mut Asked))] = &[
+const REQUESTS: &[Case<ChangeRequest>] = &[
     ("path", 404, "NOT_FOUND", |asked| asked.path = asked.path.replace("/v1/", "/v2/")),
     ("method", 404, "NOT_FOUND", |asked| asked.method = "PUT".to_owned()),
     ("access_token_missing", 401, "UNAUTHENTICATED", |asked| asked.remove("authorization")),
@@ -156,7 +160,7 @@ const REQUESTS: &[(&str, u16, &str, fn(&mut Asked))] = &[
 ];
 
 /// An alert with one thing wrong in its message.
-const MESSAGES: &[(&str, fn(&mut Value))] = &[
+const MESSAGES: &[(&str, ChangeMessage)] = &[
     ("target", |message| message["token"] = Value::Null),
     ("target", |message| message["topic"] = json!("weather")),
     ("registration_token", |message| message["token"] = json!("")),
@@ -194,14 +198,14 @@ async fn a_breach_of_each_rule_of_a_grant_is_refused_and_counted() {
     let account = fcm.make_fcm_account(PROJECT).await;
     let other = fcm.make_fcm_account(PROJECT).await;
     let mut expected: BTreeMap<String, u64> = BTreeMap::new();
-    let mut cases: Vec<(&str, u16, &str, Asked)> = Vec::new();
+    let mut cases: Vec<Case<Asked>> = Vec::new();
     for (breach, error, change) in GRANTS {
         let mut grant = Grant::new(&account);
         change(&mut grant);
         cases.push((breach, 400, error, grant.asked()));
     }
     let right = Grant::new(&account);
-    let raw: &[Case] = &[
+    let raw: &[Case<ChangeRaw>] = &[
         ("token_method", 405, "invalid_request", |_, asked| asked.method = "GET".to_owned()),
         ("token_content_type", 400, "invalid_request", |_, asked| {
             asked.set("content-type", "application/json");
@@ -241,7 +245,7 @@ async fn a_breach_of_each_rule_of_a_message_is_refused_and_counted() {
     let access = access_token(&fcm, &account).await;
     let right = send(&access, &alert("device:1"));
     let client = Client::connect(&fcm).await;
-    let mut cases: Vec<(&str, u16, &str, Asked)> = Vec::new();
+    let mut cases: Vec<Case<Asked>> = Vec::new();
     for (breach, status, reason, change) in REQUESTS {
         let mut asked = right.clone();
         change(&mut asked);

@@ -41,7 +41,7 @@ struct Sender {
 
 impl Sender {
     fn new(push: &Simulator) -> Sender {
-        let pair = KeyPair::generate().unwrap();
+        let pair = KeyPair::generate().expect("randomness");
         let public = URL_SAFE_NO_PAD.encode(pair.public_key_raw());
         Sender { pem: pair.serialize_pem(), public, origin: push.url() }
     }
@@ -109,9 +109,9 @@ const CASES: &[Case] = &[
     }),
     ("vapid_signature", 403, |asked, sender| {
         // Signed by one key, with another's in its place.
-        let other = KeyPair::generate().unwrap();
+        let other = KeyPair::generate().expect("randomness");
         let text = sender.vapid_with(|_| ());
-        let token = text.split_once(", k=").unwrap().0;
+        let token = text.split_once(", k=").expect("two parameters").0;
         let other = URL_SAFE_NO_PAD.encode(other.public_key_raw());
         asked.set("authorization", &format!("{token}, k={other}"));
     }),
@@ -139,7 +139,7 @@ const CASES: &[Case] = &[
         asked.set("authorization", &text);
     }),
     ("vapid_key_of_another", 403, |asked, sender| {
-        let pair = KeyPair::generate().unwrap();
+        let pair = KeyPair::generate().expect("randomness");
         let other = Sender {
             pem: pair.serialize_pem(),
             public: URL_SAFE_NO_PAD.encode(pair.public_key_raw()),
@@ -273,8 +273,10 @@ fn open(told: &Value) -> Result<Vec<u8>, String> {
         .stderr(Stdio::piped())
         .spawn()
         .expect("node is installed by scripts/install-test-deps.sh");
-    node.stdin.take().unwrap().write_all(told.to_string().as_bytes()).unwrap();
-    let output = node.wait_with_output().unwrap();
+    let mut input = node.stdin.take().expect("it is piped");
+    input.write_all(told.to_string().as_bytes()).expect("node reads");
+    drop(input);
+    let output = node.wait_with_output().expect("node ends");
     if output.status.success() {
         Ok(output.stdout)
     } else {
