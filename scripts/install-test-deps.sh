@@ -1,22 +1,41 @@
 #!/bin/sh
-# Installs what the tests need besides Rust and a C compiler: a MariaDB server, and strace, which shows what central
-# syncs before it answers. The tests start servers of their own on temporary folders, so nothing is left running, and
-# nothing is done when both are there already.
+# Installs what the tests and benchmarks need besides Rust and a C compiler: a MariaDB server; strace, which shows what
+# central syncs before it answers; h2load, a peer for pushes; Node with npm's http_ece, which opens Web Push bodies
+# without sharing code with us. The tests start servers of their own on temporary folders, so nothing is left running,
+# and nothing is done when all are there already.
 set -eu
 
 have_server() {
     PATH="$PATH:/usr/sbin" command -v mariadbd >/dev/null && command -v mariadb-install-db >/dev/null
 }
 
+have() {
+    command -v "$1" >/dev/null
+}
+
+# Its versions are pinned in package-lock.json, and it goes into the clone, so it needs no root.
+install_http_ece() {
+    folder=$(dirname "$0")/../tests/web-push
+    if ! cmp -s "$folder/package-lock.json" "$folder/node_modules/.installed"; then
+        npm ci --prefix "$folder" --no-audit --no-fund --ignore-scripts
+        cp "$folder/package-lock.json" "$folder/node_modules/.installed"
+    fi
+}
+
 missing=
 have_server || missing="$missing mariadb-server"
-command -v strace >/dev/null || missing="$missing strace"
+have strace || missing="$missing strace"
+have h2load || missing="$missing nghttp2-client"
+have node || missing="$missing nodejs"
+have npm || missing="$missing npm"
 if [ -z "$missing" ]; then
-    echo "install-test-deps: mariadbd and strace are installed"
+    install_http_ece
+    echo "install-test-deps: mariadbd, strace, h2load and http_ece are installed"
     exit 0
 fi
 if ! command -v apt-get >/dev/null; then
-    echo "install-test-deps: no apt-get here; install MariaDB 10.11 or newer (mariadbd, mariadb-install-db) and strace" >&2
+    echo "install-test-deps: no apt-get here; install MariaDB 10.11 or newer (mariadbd, mariadb-install-db), strace," \
+        "h2load, and Node 18 or newer with npm" >&2
     exit 1
 fi
 if [ "$(id -u)" -ne 0 ]; then
@@ -50,8 +69,11 @@ if ! have_server; then
     echo "install-test-deps: mariadb-server was installed, but mariadbd is not to be found" >&2
     exit 1
 fi
-if ! command -v strace >/dev/null; then
-    echo "install-test-deps: strace was installed, but is not to be found" >&2
-    exit 1
-fi
+for program in strace h2load node npm; do
+    if ! have "$program"; then
+        echo "install-test-deps: $program is not to be found after its package was installed" >&2
+        exit 1
+    fi
+done
+install_http_ece
 echo "install-test-deps: installed$missing; $(PATH="$PATH:/usr/sbin" mariadbd --version)"

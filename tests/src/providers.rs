@@ -13,6 +13,9 @@ mod apns;
 mod behaviour;
 mod books;
 mod control;
+mod ece;
+mod fcm;
+mod fcm_message;
 mod frames;
 mod jwt;
 mod program;
@@ -20,11 +23,14 @@ mod provider;
 mod serve;
 mod simulator;
 mod tls;
+mod web_push;
 
 pub use apns::Apns;
 pub use books::{Captured, Counts, KindCounts, Period, TokenCounts, TokenState};
+pub use fcm::Fcm;
 pub use program::{Options, run};
 pub use simulator::{Program, Simulator};
+pub use web_push::WebPush;
 
 /// First thing in a program: rustls takes no side by itself.
 ///

@@ -2,10 +2,14 @@
 
 use std::process::ExitCode;
 
-use carillon_tests::providers::{Apns, Options, run};
+use carillon_tests::providers::{Apns, Options, run, use_aws_lc_rs};
 use clap::Parser as _;
 
+/// Requests are many small allocations.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
-    carillon_tests::providers::use_aws_lc_rs();
+    use_aws_lc_rs();
     run(&Options::parse(), |_| Apns::default())
 }

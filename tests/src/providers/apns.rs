@@ -251,7 +251,7 @@ fn is_canonical_uuid(text: &[u8]) -> bool {
     text.len() == 36
         && text.iter().enumerate().all(|(at, byte)| match at {
             8 | 13 | 18 | 23 => *byte == b'-',
-            _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F'),
+            _ => byte.is_ascii_hexdigit(),
         })
 }
 
@@ -370,7 +370,8 @@ impl Provider for Apns {
         check_topic(headers.topic, &verified.key)?;
         let (kind, collapse) = check_delivery(&headers)?;
         check_payload(kind, body)?;
-        Ok(Judged::Push(Push { token: token.into(), kind, collapse: collapse.map(Into::into) }))
+        let collapse = collapse.map(Into::into);
+        Ok(Judged::Push(Push { token: token.into(), kind, collapse, breach: None }))
     }
 
     fn accept(&self, head: &Parts) -> Response<Answer> {

@@ -362,3 +362,38 @@ fn count(map: &mut BTreeMap<String, u64>, name: &str) {
         None => drop(map.insert(name.to_owned(), 1)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_million_tokens_take_little_memory_however_often_they_are_pushed_to() {
+        let books = Books::new(0);
+        for push in 0..3 {
+            for n in 0..1_000_000 {
+                books.accepted(&n.to_string(), Kind::Alert, Some(if push < 2 { "a" } else { "b" }));
+            }
+        }
+        let inner = books.inner();
+        // Of 8 places of the table 7 are used at most.
+        let places = inner.tokens.capacity() / 7 * 8;
+        assert!(places * (size_of::<(u64, TokenBook)>() + 1) < 60_000_000, "{places} places");
+        let counts = inner.counts.tokens;
+        assert_eq!((counts.seen, counts.alerted, counts.woken), (1_000_000, 1_000_000, 0));
+        assert_eq!(counts.repeats, KindCounts { alerts: 1_000_000, wakes: 0 });
+        assert_eq!(counts.two_collapse_ids, KindCounts { alerts: 1_000_000, wakes: 0 });
+    }
+
+    #[test]
+    fn a_count_that_is_full_keeps_its_flag() {
+        let mut book = Accepted::default();
+        for _ in 0..40_000 {
+            book.add(7);
+        }
+        assert_eq!((book.count(), book.has_two()), (i16::MAX as u16, false));
+        assert_eq!(book.add(8), Came::Other { is_first_other: true });
+        assert_eq!(book.add(8), Came::Other { is_first_other: false });
+        assert_eq!((book.count(), book.has_two()), (i16::MAX as u16, true));
+    }
+}

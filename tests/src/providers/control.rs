@@ -1,5 +1,5 @@
-//! The control port: plain HTTP/1.1 with JSON on the loopback interface. `docs` of each call are at [`super::Simulator`]'s
-//! methods, which make them.
+//! The control port: plain HTTP/1.1 with JSON on the loopback interface. What each call does stands at the method of
+//! [`super::Simulator`] that makes it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

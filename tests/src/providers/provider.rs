@@ -21,6 +21,8 @@ pub struct Push<'a> {
     pub(super) token: Cow<'a, str>,
     pub(super) kind: Kind,
     pub(super) collapse: Option<Cow<'a, str>>,
+    /// A rule that the provider cannot see broken, but the device would.
+    pub(super) breach: Option<&'static str>,
 }
 
 /// A request that broke a rule, and what the provider documents for that.
@@ -172,6 +174,13 @@ pub(super) fn json(status: u16, value: &Value) -> Response<Answer> {
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(http::header::CONTENT_TYPE, json);
     response
+}
+
+/// 128 random bits in hex.
+pub(super) fn random() -> Result<String, String> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| "the system gave no randomness")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn status_code(status: u16) -> http::StatusCode {

@@ -254,6 +254,9 @@ async fn answer<P: Provider>(
     if let Payload::Whole(body) = &body {
         server.books.received(&push.token, push.kind, &head.headers, body);
     }
+    if let Some(breach) = push.breach {
+        server.books.breached(breach);
+    }
     let decision = server.rules.decide(&push);
     if !decision.slow.is_zero() {
         tokio::time::sleep(decision.slow).await;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::books::{Captured, Counts, TokenState};
-use crate::admin::Admin;
+use crate::admin::{Admin, text};
 use crate::process::{dies_with_us, end, spawn_from_lasting_thread};
 
 /// Which provider.
@@ -232,5 +232,87 @@ impl Simulator {
     pub async fn captured(&mut self) -> Vec<Captured> {
         let captured = self.call("GET", "bodies", Value::Null).await;
         serde_json::from_value(captured).expect("captured pushes")
+    }
+
+    /// Makes a key of APNs for a team; the answer is the `.p8` file's PEM.
+    ///
+    /// # Panics
+    /// If this is not APNs.
+    pub async fn make_apns_key(&mut self, team: &str, key: &str, topics: &[&str]) -> String {
+        let input = json!({ "team": team, "key": key, "topics": topics });
+        text(&self.call("POST", "keys", input).await, "p8").to_owned()
+    }
+
+    /// How soon APNs takes another provider token of a team; 20 minutes unless told.
+    ///
+    /// # Panics
+    /// If this is not APNs.
+    pub async fn set_token_update_min_ms(&mut self, ms: u64) {
+        self.call("POST", "token_updates", json!({ "min_ms": ms })).await;
+    }
+
+    /// Makes a service account of a project; the answer is the file that Google gives out, whose `token_uri` is here.
+    ///
+    /// # Panics
+    /// If this is not FCM.
+    pub async fn make_fcm_account(&mut self, project: &str) -> Value {
+        self.call("POST", "accounts", json!({ "project": project })).await
+    }
+
+    /// How many access tokens FCM gave out.
+    ///
+    /// # Panics
+    /// If this is not FCM.
+    pub async fn grants(&mut self) -> u64 {
+        self.call("GET", "grants", Value::Null).await["grants"].as_u64().expect("a number")
+    }
+
+    /// Ends every access token of FCM at once.
+    ///
+    /// # Panics
+    /// If this is not FCM.
+    pub async fn expire_access(&mut self) {
+        self.call("POST", "expire", Value::Null).await;
+    }
+
+    /// How long FCM's access tokens to come will live; an hour unless told.
+    ///
+    /// # Panics
+    /// If this is not FCM.
+    pub async fn set_access_life_s(&mut self, seconds: u64) {
+        self.call("POST", "access_life", json!({ "seconds": seconds })).await;
+    }
+
+    /// What FCM's token endpoint answers to everybody; 0 is what they deserve.
+    ///
+    /// # Panics
+    /// If this is not FCM.
+    pub async fn set_token_endpoint_status(&mut self, status: u16) {
+        self.call("POST", "token_endpoint", json!({ "status": status })).await;
+    }
+
+    /// Makes subscriptions of browsers, for the sender with this public key (an uncompressed point in base64url) or for
+    /// any. They share a key. The texts are what a browser's `PushSubscription.toJSON()` gives; the token by which
+    /// rules, counts and captured bodies name a subscription is its endpoint's part after the last slash.
+    ///
+    /// # Panics
+    /// If this is not Web Push.
+    pub async fn subscribe(&mut self, count: u64, vapid: Option<&str>) -> Vec<String> {
+        let input = json!({ "count": count, "vapid": vapid });
+        let made = self.call("POST", "subscriptions", input).await;
+        let (base, keys) = (text(&made, "endpoint_base"), &made["keys"]);
+        let one = |n| {
+            let endpoint = format!("{base}{n}");
+            json!({ "endpoint": endpoint, "expirationTime": null, "keys": keys }).to_string()
+        };
+        (0..count).map(one).collect()
+    }
+
+    /// Whether Web Push opens bodies as a browser would; it does unless told, and each costs some 100 µs.
+    ///
+    /// # Panics
+    /// If this is not Web Push.
+    pub async fn set_opening_bodies(&mut self, open: bool) {
+        self.call("POST", "open_bodies", json!({ "open": open })).await;
     }
 }

@@ -125,13 +125,13 @@ const ALERTS: &[Case] = &[
         let mut token = sender.token_of(now_s()).into_bytes();
         let place = token.len() - 10;
         token[place] = if token[place] == b'A' { b'B' } else { b'A' };
-        asked.set("authorization", &String::from_utf8(token).unwrap());
+        asked.set("authorization", &String::from_utf8(token).expect("ASCII"));
     }),
     case("provider_token_signature", 403, INVALID, |asked, sender| {
         // The claims of one token under the signature of another.
         let (one, other) = (sender.token_of(now_s()), sender.token_of(now_s() - 60));
-        let claims = one.rsplit_once('.').unwrap().0;
-        let signature = other.rsplit_once('.').unwrap().1;
+        let claims = one.rsplit_once('.').expect("three parts").0;
+        let signature = other.rsplit_once('.').expect("three parts").1;
         asked.set("authorization", &format!("{claims}.{signature}"));
     }),
     case("provider_token_team", 403, INVALID, |asked, sender| {

@@ -84,12 +84,13 @@ pub(crate) async fn tls(
     static CRYPTO: std::sync::Once = std::sync::Once::new();
     CRYPTO.call_once(use_aws_lc_rs);
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(simulator.ca()).unwrap()).unwrap();
+    let authority = CertificateDer::from_pem_file(simulator.ca()).expect("a certificate");
+    roots.add(authority).expect("an authority");
     let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     let stream = TcpStream::connect(("127.0.0.1", simulator.port())).await?;
     stream.set_nodelay(true)?;
-    let name = ServerName::try_from("localhost").unwrap();
+    let name = ServerName::try_from("localhost").expect("a name");
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
@@ -154,17 +155,19 @@ fn pkcs8(pem: &str) -> Vec<u8> {
 
 /// A token by an elliptic key, in PKCS #8 PEM.
 pub(crate) fn es256(key: &str, header: &Value, claims: &Value) -> String {
-    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pkcs8(key)).unwrap();
+    let pair =
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pkcs8(key)).expect("a key");
     let text = unsigned(header, claims);
-    let signature = pair.sign(&SystemRandom::new(), text.as_bytes()).unwrap();
+    let signature = pair.sign(&SystemRandom::new(), text.as_bytes()).expect("randomness");
     format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
 /// A token by an RSA key, in PKCS #8 PEM.
 pub(crate) fn rs256(key: &str, header: &Value, claims: &Value) -> String {
-    let pair = RsaKeyPair::from_pkcs8(&pkcs8(key)).unwrap();
+    let pair = RsaKeyPair::from_pkcs8(&pkcs8(key)).expect("a key");
     let text = unsigned(header, claims);
     let mut signature = vec![0; pair.public_modulus_len()];
-    pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature).unwrap();
+    pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature)
+        .expect("randomness");
     format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
 }

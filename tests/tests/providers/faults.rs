@@ -230,7 +230,7 @@ async fn bodies_are_captured_up_to_a_number() {
 
 /// A frame's header and payload.
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
     let mut bytes = length[1..].to_vec();
     bytes.extend([kind, flags]);
     bytes.extend(stream.to_be_bytes());
@@ -246,7 +246,7 @@ fn open_stream(stream: u32) -> Vec<u8> {
     for (name, value) in headers {
         block.push(0);
         for text in [name, value] {
-            block.push(u8::try_from(text.len()).unwrap());
+            block.push(u8::try_from(text.len()).expect("a short text"));
             block.extend(text.as_bytes());
         }
     }

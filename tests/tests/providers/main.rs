@@ -4,3 +4,5 @@
 mod apns;
 mod client;
 mod faults;
+mod fcm;
+mod web_push;
