@@ -10,11 +10,14 @@ use carillon_world::{AppId, Change, DeviceRow, MessageId, MessageRow, MessageSta
 
 use crate::names::Named;
 use crate::tables::{
-    APPS, ATTRIBUTES, AUDIENCE_REVISIONS, AUDIENCES, COMMITTED_CLOCK, DEVICE_SEEN, DEVICES,
-    ERASURES, GROUPS, IDEMPOTENCY, MESSAGES, QUOTAS, RECEIPTS, REVISIONS, SEEN_SINCE, SEQ_TIMES,
-    Table,
+    APPS, ATTRIBUTES, AUDIENCE_REVISIONS, AUDIENCES, COMMITTED_CLOCK, DEVICE_BOOKS, DEVICE_SEEN,
+    DEVICES, ERASURES, GROUPS, IDEMPOTENCY, MESSAGE_COUNTS, MESSAGES, QUOTAS, RECEIPTS, REVISIONS,
+    SEEN_SINCE, SEQ_TIMES, Table,
 };
-use crate::{Erase, ForgetKeys, IDEMPOTENCY_KEY_BYTES_MAX, StoreBatch, StoreError, json};
+use crate::{
+    CountRow, Erase, ForgetCounts, ForgetKeys, IDEMPOTENCY_KEY_BYTES_MAX, StoreBatch, StoreError,
+    Tallies, json,
+};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Cell<'a> {
@@ -46,6 +49,7 @@ pub(crate) enum Step<'a> {
     },
     ForgetKeys(ForgetKeys),
     Erase(&'a Erase),
+    ForgetCounts(&'a ForgetCounts),
 }
 
 /// # Errors
@@ -108,7 +112,43 @@ pub(crate) fn plan(batch: &StoreBatch) -> Result<Vec<Step<'_>>, StoreError> {
         ]);
     }
     insert(&mut steps, &RECEIPTS, receipts);
+    tallies(&shard, &batch.tallies, &mut steps)?;
     Ok(steps)
+}
+
+fn tallies<'a>(
+    shard: &Cell<'static>,
+    tallies: &'a Tallies,
+    steps: &mut Vec<Step<'a>>,
+) -> Result<(), StoreError> {
+    let mut books = Vec::with_capacity(tallies.books.len() * DEVICE_BOOKS.columns.len());
+    for row in &tallies.books {
+        if !row.is_sound() {
+            return Err(StoreError::invalid(format!("the book of device {}", row.device)));
+        }
+        let (app, device) = (Cell::Int(row.app.get()), Cell::Int(row.device.get()));
+        let held = Cell::Int(row.held.get());
+        books.extend([shard.clone(), app, device, held, Cell::Blob(&row.marks)]);
+    }
+    insert(steps, &DEVICE_BOOKS, books);
+    let mut counts = Vec::with_capacity(tallies.counts.len() * MESSAGE_COUNTS.columns.len());
+    for row in &tallies.counts {
+        if row.counter.len() > CountRow::COUNTER_BYTES_MAX {
+            let bytes = row.counter.len();
+            return Err(StoreError::invalid(format!("a counter's name of {bytes} bytes")));
+        }
+        counts.extend([
+            shard.clone(),
+            Cell::Int(row.app.get()),
+            Cell::Int(row.message.get()),
+            word(row.span.name()),
+            text(&row.counter),
+            Cell::Int(row.at.0),
+            Cell::Int(row.n),
+        ]);
+    }
+    insert(steps, &MESSAGE_COUNTS, counts);
+    Ok(())
 }
 
 fn upkeep<'a>(batch: &'a StoreBatch, steps: &mut Vec<Step<'a>>) {
@@ -126,6 +166,9 @@ fn upkeep<'a>(batch: &'a StoreBatch, steps: &mut Vec<Step<'a>>) {
     }
     if let Some(erase) = &upkeep.erase {
         steps.push(Step::Erase(erase));
+    }
+    if let Some(forget) = &upkeep.forget_counts {
+        steps.push(Step::ForgetCounts(forget));
     }
 }
 
@@ -148,6 +191,8 @@ struct Run<'a> {
     erasures: Vec<Cell<'a>>,
     /// Hours in which devices were seen; 0 for one that is gone, so that who gets its id was never seen.
     seen: Vec<Cell<'a>>,
+    /// Empty books of devices that are gone, so that nothing of them is left even until they are erased.
+    books: Vec<Cell<'a>>,
     clock: Option<Millis>,
 }
 
@@ -167,6 +212,7 @@ impl<'a> Run<'a> {
             revisions: Vec::new(),
             erasures: Vec::new(),
             seen: Vec::new(),
+            books: Vec::new(),
             clock: None,
         }
     }
@@ -271,6 +317,7 @@ impl<'a> Run<'a> {
                 let key = [shard, Cell::Int(app.get()), Cell::Int(id.get())];
                 self.erasures.extend(key.clone());
                 self.seen.extend(key.clone().into_iter().chain([Cell::Int(0)]));
+                self.books.extend(key.clone().into_iter().chain([Cell::Int(0), Cell::Blob(&[])]));
                 self.devices.extend(key);
                 self.devices.extend([
                     Cell::Int(0),
@@ -359,6 +406,7 @@ impl<'a> Run<'a> {
         insert(steps, &REVISIONS, run.revisions);
         insert(steps, &ERASURES, run.erasures);
         insert(steps, &DEVICE_SEEN, run.seen);
+        insert(steps, &DEVICE_BOOKS, run.books);
         let clock = run.clock.map(|at| vec![Cell::Int(run.shard), Cell::Int(at.0)]);
         insert(steps, &COMMITTED_CLOCK, clock.unwrap_or_default());
         Ok(())

@@ -14,7 +14,7 @@ pub(crate) struct Migration {
     pub(crate) sql: &'static str,
 }
 
-pub(crate) static SQLITE: [Migration; 5] = [
+pub(crate) static SQLITE: [Migration; 7] = [
     Migration {
         version: 1,
         name: "tables",
@@ -40,9 +40,15 @@ pub(crate) static SQLITE: [Migration; 5] = [
         name: "clock",
         sql: include_str!("../migrations/sqlite/0005_clock.sql"),
     },
+    Migration { version: 6, name: "push", sql: include_str!("../migrations/sqlite/0006_push.sql") },
+    Migration {
+        version: 7,
+        name: "funnel",
+        sql: include_str!("../migrations/sqlite/0007_funnel.sql"),
+    },
 ];
 
-pub(crate) static MYSQL: [Migration; 5] = [
+pub(crate) static MYSQL: [Migration; 7] = [
     Migration {
         version: 1,
         name: "tables",
@@ -67,6 +73,12 @@ pub(crate) static MYSQL: [Migration; 5] = [
         version: 5,
         name: "clock",
         sql: include_str!("../migrations/mysql/0005_clock.sql"),
+    },
+    Migration { version: 6, name: "push", sql: include_str!("../migrations/mysql/0006_push.sql") },
+    Migration {
+        version: 7,
+        name: "funnel",
+        sql: include_str!("../migrations/mysql/0007_funnel.sql"),
     },
 ];
 

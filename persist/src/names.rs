@@ -2,6 +2,8 @@
 
 use carillon_world::{Environment, MessageState, Priority, SetBy};
 
+use crate::CountSpan;
+
 /// Both ways in one table, so that they cannot disagree.
 macro_rules! named {
     ($($type:ty { $($variant:ident $name:literal)* })*) => {$(
@@ -27,4 +29,5 @@ named! {
     SetBy { Server "server" Device "device" Both "both" }
     Priority { Low "low" Normal "normal" High "high" }
     MessageState { Scheduled "scheduled" Active "active" Expired "expired" Recalled "recalled" }
+    CountSpan { Total "total" Minute "minute" Hour "hour" Day "day" }
 }

@@ -6,6 +6,8 @@
 
 use carillon_world::{AppId, DeviceId, Millis, Seq};
 
+use crate::ForgetCounts;
+
 /// What a batch does beside its changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchUpkeep {
@@ -15,6 +17,7 @@ pub struct BatchUpkeep {
     pub seen_since: Option<Millis>,
     pub forget_keys: Option<ForgetKeys>,
     pub erase: Option<Erase>,
+    pub forget_counts: Option<ForgetCounts>,
 }
 
 /// Idempotency keys that are forgotten, oldest first.
@@ -41,6 +44,8 @@ pub struct Committed {
     pub keys_forgotten: u64,
     /// Receipts of erased devices.
     pub receipts_erased: u64,
+    /// Rows of what was counted.
+    pub counts_forgotten: u64,
 }
 
 /// What the store remembers beside rows.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use carillon_expr::{Number, Type, Value};
 use carillon_persist::{
-    AnyStore, BatchUpkeep, EpochClaim, Opening, Store as _, StoreBatch, StoreOptions,
+    AnyStore, BatchUpkeep, EpochClaim, Opening, Store as _, StoreBatch, StoreOptions, Tallies,
 };
 use carillon_world::{
     AppId, AppRow, AttributeId, AttributeRow, Batch, Change, DeviceId, DevicePrivate, DeviceRow,
@@ -190,6 +190,7 @@ async fn commit(
         changes: Some(Arc::new(Batch { first: head.next(), changes })),
         idempotency: Vec::new(),
         receipts: Vec::new(),
+        tallies: Tallies::default(),
         horizon: Seq::ZERO,
         upkeep: BatchUpkeep::default(),
         now: Millis(1),

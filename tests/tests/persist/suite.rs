@@ -7,13 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use carillon_persist::{
     AnyStore, BatchUpkeep, CommitError, EpochClaim, ForgetKeys, IdempotencyRow, Opening,
-    ReceiptRow, Store, StoreBatch, StoreError, StoreOptions,
+    ReceiptRow, Store, StoreBatch, StoreError, StoreOptions, Tallies,
 };
 use carillon_world::{AppId, Batch, Change, DeviceId, Epoch, MessageId, Millis, Row, Seq, ShardId};
 use rand::Rng;
 
 use crate::model::{Generator, Model, TEXTS, sorted};
-use crate::{Bench, open, purge};
+use crate::{Bench, open, purge, tallies};
 
 pub(crate) const DATABASE: &str = "suite";
 
@@ -41,6 +41,7 @@ pub(crate) fn batch_of(shard: ShardId, opening: &Opening, changes: &Arc<Batch>) 
         changes: Some(changes.clone()),
         idempotency: vec![],
         receipts: vec![],
+        tallies: Tallies::default(),
         upkeep: BatchUpkeep::default(),
         now: Millis(1),
     }
@@ -56,6 +57,7 @@ pub(crate) fn side_rows(shard: ShardId, epoch: Epoch, head: Seq) -> StoreBatch {
         changes: None,
         idempotency: vec![],
         receipts: vec![],
+        tallies: Tallies::default(),
         upkeep: BatchUpkeep::default(),
         now: Millis(1),
     }
@@ -86,7 +88,15 @@ fn footprint(bench: &impl Bench, shard: ShardId) -> String {
         );
         all += &bench.sql(DATABASE, &select);
     }
-    for table in ["message_revisions", "audience_revisions", "idempotency", "receipts", "lineage"] {
+    for table in [
+        "message_revisions",
+        "audience_revisions",
+        "idempotency",
+        "receipts",
+        "lineage",
+        "device_books",
+        "message_counts",
+    ] {
         all += &bench.sql(DATABASE, &format!("SELECT COUNT(*) FROM {table} WHERE shard = {shard}"));
     }
     all
@@ -107,6 +117,7 @@ pub(crate) async fn run(bench: &mut impl Bench) {
     damage_is_noticed(bench, shard(11)).await;
     a_load_is_the_same_however_many_load(bench, shard(16)).await;
     a_load_under_another_owner_is_refused(bench, shard(17)).await;
+    tallies::run(bench, shard(12)).await;
     purge::run(bench).await;
     the_number_of_shards_is_fixed_and_a_newer_schema_refused(bench).await;
 }

@@ -1,0 +1,1 @@
+-- Holds the number of the tables of push triggers.
