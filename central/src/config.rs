@@ -13,6 +13,7 @@ use crate::OnLoading;
 pub use crate::core::audience::AudienceLimits;
 pub use crate::core::auth::Token;
 pub use crate::core::budget::{Budgets, QuotaLimits};
+pub use crate::core::funnel::FunnelRetention;
 pub use crate::core::keys::RootSecret;
 pub use crate::core::writer::{BatchLimits, WriterConfig};
 

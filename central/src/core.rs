@@ -5,8 +5,10 @@
 
 pub mod audience;
 pub mod auth;
+pub mod books;
 pub mod budget;
 pub mod expression;
+pub mod funnel;
 pub mod input;
 pub mod keys;
 pub mod limits;
@@ -14,6 +16,7 @@ pub mod problem;
 pub mod render;
 pub mod schedule;
 pub mod seen;
+pub mod tally;
 pub mod upstream;
 pub mod value;
 pub mod write;

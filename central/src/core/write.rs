@@ -11,7 +11,7 @@ use carillon_world::{
     MessageId, MessageRow, MessageState, Millis, Position, Priority, Quotas, SecretHash, Seq,
     SetBy,
 };
-use carillon_world::{Problem, Receipt};
+use carillon_world::{DeviceReceipts, Problem, Receipt, Stored};
 use serde::{Deserialize, Serialize};
 
 use super::input::{GroupRef, ImportLine, ProfileEdit};
@@ -142,6 +142,15 @@ pub enum Write {
         app: AppId,
         devices: Vec<(DeviceId, u32)>,
     },
+    /// What an edge reports: how far the stores of devices have come.
+    Delivered {
+        app: AppId,
+        devices: Vec<Stored>,
+    },
+    /// The receipts of several devices, each refused or taken by itself.
+    ReceiptBatch {
+        devices: Vec<DeviceReceipts>,
+    },
 }
 
 /// New quotas of an app; what it does not name stays, `Some(None)` goes back to central's default.
@@ -254,6 +263,8 @@ pub enum Reply {
     },
     /// How many devices are gone.
     Erased(u64),
+    /// For each device, why its receipts were refused.
+    Receipts(Vec<Option<Problem>>),
     Done,
 }
 
@@ -317,6 +328,10 @@ impl Write {
             }
             Write::Receipts { receipts, .. } => receipts.len() * 64,
             Write::Seen { devices, .. } => devices.len() * 16,
+            Write::Delivered { devices, .. } => devices.len() * 64,
+            Write::ReceiptBatch { devices } => {
+                devices.iter().map(|device| 64 + device.receipts.len() * 64).sum()
+            }
             Write::EraseUser { devices, .. } => devices.len() * 8,
             _ => 0,
         };

@@ -12,6 +12,7 @@ mod complete;
 mod devices;
 mod explain;
 mod extract;
+mod funnel;
 mod groups;
 mod health;
 mod import_export;
@@ -160,6 +161,8 @@ fn routes() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(import_export::export))
         .routes(routes!(messages::create, messages::list))
         .routes(routes!(messages::get, messages::edit, messages::act))
+        .routes(routes!(funnel::funnel))
+        .routes(routes!(funnel::series))
         .routes(routes!(preview::preview))
         .routes(routes!(explain::explain))
         .routes(routes!(compare::compare))
@@ -285,6 +288,8 @@ mod tests {
             "GET /v1/apps/{app}/groups/{group}",
             "GET /v1/apps/{app}/messages",
             "GET /v1/apps/{app}/messages/{message}",
+            "GET /v1/apps/{app}/messages/{message}/funnel",
+            "GET /v1/apps/{app}/messages/{message}/funnel/series",
             "PATCH /v1/apps/{app}",
             "PATCH /v1/apps/{app}/audiences/{name}",
             "PATCH /v1/apps/{app}/devices/{device}",

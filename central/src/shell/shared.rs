@@ -12,6 +12,7 @@ use super::clock::Clock;
 use super::opening::Opened;
 use crate::config::{Budgets, Config};
 use crate::core::budget::is_nearly_full;
+use crate::core::tally::Tally;
 use crate::core::writer::Published;
 use crate::metrics::Metrics;
 
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) budgets: Budgets,
     world: ArcSwap<World>,
+    tally: ArcSwap<Tally>,
     /// A lock, because every link reads it and the writer alone changes it, for the time of one push. Never held
     /// across an `.await`.
     log: RwLock<ChangeLog>,
@@ -72,6 +74,7 @@ impl Shared {
             budgets: config.writer.budgets,
             log: RwLock::new(ChangeLog::new(config.log_bytes_max, opened.loaded.world.seq())),
             world: ArcSwap::from_pointee(opened.loaded.world.clone()),
+            tally: ArcSwap::from_pointee(Tally::default()),
             published: watch::Sender::new(0),
         };
         shared.note_usage(opened.loaded.world.usage().total());
@@ -81,6 +84,16 @@ impl Shared {
     /// The newest durable world.
     pub(crate) fn world(&self) -> Arc<World> {
         self.world.load_full()
+    }
+
+    /// What is counted beside it, as durable; at least as new as a world that was taken before.
+    pub(crate) fn tally(&self) -> Arc<Tally> {
+        self.tally.load_full()
+    }
+
+    /// Shows what was loaded; before anybody can ask.
+    pub(crate) fn set_tally(&self, tally: &Tally) {
+        self.tally.store(Arc::new(tally.clone()));
     }
 
     pub(crate) fn log(&self) -> RwLockReadGuard<'_, ChangeLog> {
@@ -101,6 +114,7 @@ impl Shared {
     pub(crate) fn publish(&self, published: Published) {
         self.metrics.world(&published.world);
         self.note_usage(published.world.usage().total());
+        self.tally.store(Arc::new(published.tally));
         self.world.store(published.world);
         if let Some((epoch, batch)) = published.batch {
             let frame = encode_batch(epoch, &batch);
