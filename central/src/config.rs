@@ -18,6 +18,7 @@ pub use crate::core::audience::AudienceLimits;
 pub use crate::core::auth::Token;
 pub use crate::core::budget::{Budgets, QuotaLimits};
 pub use crate::core::channel::credential::{CredentialKey, CredentialKeys};
+pub use crate::core::funnel::FunnelRetention;
 pub use crate::core::keys::RootSecret;
 pub use crate::core::outbound::{HttpsUrl, Network};
 pub use crate::core::writer::{BatchLimits, WriterConfig};

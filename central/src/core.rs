@@ -5,6 +5,7 @@
 
 pub mod audience;
 pub mod auth;
+pub mod books;
 pub mod budget;
 pub mod channel;
 pub mod expression;
@@ -18,6 +19,7 @@ pub mod push;
 pub mod render;
 pub mod schedule;
 pub mod seen;
+pub mod tally;
 pub mod upstream;
 pub mod value;
 pub mod write;

@@ -47,6 +47,7 @@ pub(crate) enum StepLabel {
     Purge,
     Keys,
     Devices,
+    Counts,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -123,6 +124,7 @@ pub(crate) struct Metrics {
     pub(crate) steps: Family<StepLabels, Counter>,
     pub(crate) keys_forgotten: Counter,
     pub(crate) receipts_erased: Counter,
+    pub(crate) counts_forgotten: Counter,
     world_bytes: Family<PartLabels, Gauge>,
     pub(crate) world_bytes_max: Gauge,
     app_bytes: Family<AppLabels, Gauge>,
@@ -159,6 +161,7 @@ impl Metrics {
             steps: Family::default(),
             keys_forgotten: Counter::default(),
             receipts_erased: Counter::default(),
+            counts_forgotten: Counter::default(),
             world_bytes: Family::default(),
             world_bytes_max: Gauge::default(),
             app_bytes: Family::default(),
@@ -202,6 +205,8 @@ impl Metrics {
         r.register("keys_forgotten", "Idempotency keys forgotten", self.keys_forgotten.clone());
         let help = "Receipts of forgotten devices that were deleted";
         r.register("receipts_erased", help, self.receipts_erased.clone());
+        let help = "Old counts of messages that were deleted";
+        r.register("counts_forgotten", help, self.counts_forgotten.clone());
         let help = "RAM that the world takes, by what it is for";
         r.register_with_unit("world", help, Unit::Bytes, self.world_bytes.clone());
         let help = "RAM that the world may take; what would grow it further is refused";
@@ -298,10 +303,12 @@ impl Metrics {
             StepKind::Purge => StepLabel::Purge,
             StepKind::Keys => StepLabel::Keys,
             StepKind::Devices => StepLabel::Devices,
+            StepKind::Counts => StepLabel::Counts,
         };
         self.steps.get_or_create(&StepLabels { kind }).inc();
         self.keys_forgotten.inc_by(found.keys_forgotten);
         self.receipts_erased.inc_by(found.receipts_erased);
+        self.counts_forgotten.inc_by(found.counts_forgotten);
     }
 
     pub(crate) fn world(&self, world: &World) {

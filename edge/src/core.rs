@@ -4,6 +4,8 @@ pub mod answer;
 pub mod body;
 pub mod call;
 pub mod decide;
+pub mod delivered;
+pub mod gather;
 pub mod keys;
 pub mod limiter;
 pub mod mail;

@@ -11,12 +11,13 @@ use carillon_world::{AppId, Change, DeviceRow, MessageId, MessageRow, MessageSta
 use crate::names::Named;
 use crate::push;
 use crate::tables::{
-    APP_PUSH, APPS, ATTRIBUTES, AUDIENCE_REVISIONS, AUDIENCES, COMMITTED_CLOCK, DEVICE_SEEN,
-    DEVICES, ERASURES, GROUPS, IDEMPOTENCY, MESSAGE_PUSH, MESSAGES, PUSH_JOBS, QUOTAS, RECEIPTS,
-    REVISIONS, SEEN_SINCE, SEQ_TIMES, Table,
+    APP_PUSH, APPS, ATTRIBUTES, AUDIENCE_REVISIONS, AUDIENCES, COMMITTED_CLOCK, DEVICE_BOOKS,
+    DEVICE_SEEN, DEVICES, ERASURES, GROUPS, IDEMPOTENCY, MESSAGE_COUNTS, MESSAGE_PUSH, MESSAGES,
+    PUSH_JOBS, QUOTAS, RECEIPTS, REVISIONS, SEEN_SINCE, SEQ_TIMES, Table,
 };
 use crate::{
-    Erase, ForgetKeys, IDEMPOTENCY_KEY_BYTES_MAX, PushJobRow, StoreBatch, StoreError, json,
+    CountRow, Erase, ForgetCounts, ForgetKeys, IDEMPOTENCY_KEY_BYTES_MAX, PushJobRow, StoreBatch,
+    StoreError, Tallies, json,
 };
 
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +50,7 @@ pub(crate) enum Step<'a> {
     },
     ForgetKeys(ForgetKeys),
     Erase(&'a Erase),
+    ForgetCounts(&'a ForgetCounts),
 }
 
 /// # Errors
@@ -113,7 +115,43 @@ pub(crate) fn plan(batch: &StoreBatch) -> Result<Vec<Step<'_>>, StoreError> {
     insert(&mut steps, &RECEIPTS, receipts);
     let jobs = batch.push_jobs.iter().flat_map(|row| job(batch.shard.get().into(), row));
     insert(&mut steps, &PUSH_JOBS, jobs.collect());
+    tallies(&shard, &batch.tallies, &mut steps)?;
     Ok(steps)
+}
+
+fn tallies<'a>(
+    shard: &Cell<'static>,
+    tallies: &'a Tallies,
+    steps: &mut Vec<Step<'a>>,
+) -> Result<(), StoreError> {
+    let mut books = Vec::with_capacity(tallies.books.len() * DEVICE_BOOKS.columns.len());
+    for row in &tallies.books {
+        if !row.is_sound() {
+            return Err(StoreError::invalid(format!("the book of device {}", row.device)));
+        }
+        let (app, device) = (Cell::Int(row.app.get()), Cell::Int(row.device.get()));
+        let held = Cell::Int(row.held.get());
+        books.extend([shard.clone(), app, device, held, Cell::Blob(&row.marks)]);
+    }
+    insert(steps, &DEVICE_BOOKS, books);
+    let mut counts = Vec::with_capacity(tallies.counts.len() * MESSAGE_COUNTS.columns.len());
+    for row in &tallies.counts {
+        if row.counter.len() > CountRow::COUNTER_BYTES_MAX {
+            let bytes = row.counter.len();
+            return Err(StoreError::invalid(format!("a counter's name of {bytes} bytes")));
+        }
+        counts.extend([
+            shard.clone(),
+            Cell::Int(row.app.get()),
+            Cell::Int(row.message.get()),
+            word(row.span.name()),
+            text(&row.counter),
+            Cell::Int(row.at.0),
+            Cell::Int(row.n),
+        ]);
+    }
+    insert(steps, &MESSAGE_COUNTS, counts);
+    Ok(())
 }
 
 fn upkeep<'a>(batch: &'a StoreBatch, steps: &mut Vec<Step<'a>>) {
@@ -131,6 +169,9 @@ fn upkeep<'a>(batch: &'a StoreBatch, steps: &mut Vec<Step<'a>>) {
     }
     if let Some(erase) = &upkeep.erase {
         steps.push(Step::Erase(erase));
+    }
+    if let Some(forget) = &upkeep.forget_counts {
+        steps.push(Step::ForgetCounts(forget));
     }
 }
 
@@ -154,6 +195,8 @@ struct Run<'a> {
     erasures: Vec<Cell<'a>>,
     /// Hours in which devices were seen; 0 for one that is gone, so that who gets its id was never seen.
     seen: Vec<Cell<'a>>,
+    /// Empty books of devices that are gone, so that nothing of them is left even until they are erased.
+    books: Vec<Cell<'a>>,
     clock: Option<Millis>,
 }
 
@@ -174,6 +217,7 @@ impl<'a> Run<'a> {
             revisions: Vec::new(),
             erasures: Vec::new(),
             seen: Vec::new(),
+            books: Vec::new(),
             clock: None,
         }
     }
@@ -287,6 +331,7 @@ impl<'a> Run<'a> {
                 let key = [shard, Cell::Int(app.get()), Cell::Int(id.get())];
                 self.erasures.extend(key.clone());
                 self.seen.extend(key.clone().into_iter().chain([Cell::Int(0)]));
+                self.books.extend(key.clone().into_iter().chain([Cell::Int(0), Cell::Blob(&[])]));
                 self.devices.extend(key);
                 self.devices.extend([
                     Cell::Int(0),
@@ -386,6 +431,7 @@ impl<'a> Run<'a> {
         insert(steps, &REVISIONS, run.revisions);
         insert(steps, &ERASURES, run.erasures);
         insert(steps, &DEVICE_SEEN, run.seen);
+        insert(steps, &DEVICE_BOOKS, run.books);
         let clock = run.clock.map(|at| vec![Cell::Int(run.shard), Cell::Int(at.0)]);
         insert(steps, &COMMITTED_CLOCK, clock.unwrap_or_default());
         Ok(())

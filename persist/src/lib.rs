@@ -17,6 +17,7 @@ mod read;
 mod sqlite;
 mod store;
 mod tables;
+mod tallies;
 mod upkeep;
 mod url;
 
@@ -30,5 +31,6 @@ pub use store::{
     AnyStore, EpochClaim, IDEMPOTENCY_KEY_BYTES_MAX, IdempotencyRow, Opening, ReceiptRow, Store,
     StoreBatch,
 };
+pub use tallies::{BookRow, CountRow, CountSpan, ForgetCounts, OldCounts, Tallies, Tally};
 pub use upkeep::{BatchUpkeep, Committed, Erase, ForgetKeys, Kept};
 pub use url::{StoreOptions, StoreUrl, StoreUrlError};

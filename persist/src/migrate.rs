@@ -14,7 +14,7 @@ pub(crate) struct Migration {
     pub(crate) sql: &'static str,
 }
 
-pub(crate) static SQLITE: [Migration; 6] = [
+pub(crate) static SQLITE: [Migration; 7] = [
     Migration {
         version: 1,
         name: "tables",
@@ -41,9 +41,14 @@ pub(crate) static SQLITE: [Migration; 6] = [
         sql: include_str!("../migrations/sqlite/0005_clock.sql"),
     },
     Migration { version: 6, name: "push", sql: include_str!("../migrations/sqlite/0006_push.sql") },
+    Migration {
+        version: 7,
+        name: "funnel",
+        sql: include_str!("../migrations/sqlite/0007_funnel.sql"),
+    },
 ];
 
-pub(crate) static MYSQL: [Migration; 6] = [
+pub(crate) static MYSQL: [Migration; 7] = [
     Migration {
         version: 1,
         name: "tables",
@@ -70,6 +75,11 @@ pub(crate) static MYSQL: [Migration; 6] = [
         sql: include_str!("../migrations/mysql/0005_clock.sql"),
     },
     Migration { version: 6, name: "push", sql: include_str!("../migrations/mysql/0006_push.sql") },
+    Migration {
+        version: 7,
+        name: "funnel",
+        sql: include_str!("../migrations/mysql/0007_funnel.sql"),
+    },
 ];
 
 /// Runs in both, before anything else.

@@ -24,7 +24,7 @@ use crate::read::{
 };
 use crate::{
     CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, Store, StoreBatch,
-    StoreError, StoreOptions, UnsafeSetting,
+    StoreError, StoreOptions, Tally, UnsafeSetting,
 };
 use link::{Failure, LOCK_WAIT_EXCEEDED, Link, NULL_REFUSED};
 use script::Counted;
@@ -300,6 +300,14 @@ impl Store for MysqlStore {
         Ok(kept)
     }
 
+    async fn load_tallies(
+        &mut self,
+        shard: ShardId,
+        sink: &mut (dyn FnMut(Tally) + Send),
+    ) -> Result<(), StoreError> {
+        self.load_all_tallies(shard, sink).await
+    }
+
     async fn commit(&mut self, batch: &StoreBatch) -> Result<Committed, CommitError> {
         let refused = |source| CommitError::Refused { source };
         let steps = plan(batch).map_err(refused)?;
@@ -320,6 +328,7 @@ impl Store for MysqlStore {
                 match counted {
                     Counted::Keys => committed.keys_forgotten += rows,
                     Counted::Receipts => committed.receipts_erased += rows,
+                    Counted::Counts => committed.counts_forgotten += rows,
                 }
             }
         }

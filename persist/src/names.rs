@@ -4,6 +4,8 @@ use carillon_world::{Environment, MessageState, Priority, PushChannel, SetBy};
 
 use crate::{JobState, RunKind};
 
+use crate::CountSpan;
+
 /// Both ways in one table, so that they cannot disagree.
 macro_rules! named {
     ($($type:ty { $($variant:ident $name:literal)* })*) => {$(
@@ -32,4 +34,5 @@ named! {
     RunKind { Send "send" Withdraw "withdraw" }
     JobState { Sending "sending" Stopping "stopping" Done "done" }
     MessageState { Scheduled "scheduled" Active "active" Expired "expired" Recalled "recalled" }
+    CountSpan { Total "total" Minute "minute" Hour "hour" Day "day" }
 }

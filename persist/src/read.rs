@@ -17,7 +17,7 @@ use carillon_world::{
 use crate::json::{self, Damage};
 use crate::names::Named;
 use crate::push;
-use crate::{IdempotencyRow, StoreError};
+use crate::{BookRow, CountRow, IdempotencyRow, StoreError, Tally};
 
 /// The columns of one row, each taken once by its index.
 pub(crate) trait Columns {
@@ -110,6 +110,54 @@ pub(crate) static DEVICES: Source = Source {
              push_tokens, (SELECT hour FROM device_seen AS s WHERE s.shard = devices.shard AND s.app = devices.app \
              AND s.device = devices.device) FROM devices WHERE +shard = ? AND deleted = 0",
 };
+
+/// What was counted. An empty book is what is left of a device that is gone.
+pub(crate) static TALLIES: [Source; 2] = [
+    Source {
+        table: "device_books",
+        select: "SELECT app, device, held_seq, marks FROM device_books \
+                 WHERE +shard = ? AND (held_seq > 0 OR LENGTH(marks) > 0)",
+    },
+    Source {
+        table: "message_counts",
+        select: "SELECT app, message, span, counter, at, n FROM message_counts WHERE +shard = ?",
+    },
+];
+
+/// Reads a row of [`TALLIES`]; nothing was stored beyond `head`.
+///
+/// # Errors
+/// [`StoreError::Damaged`]
+pub(crate) fn tally(
+    table: &'static str,
+    columns: &mut impl Columns,
+    head: Seq,
+) -> Result<Tally, StoreError> {
+    let mut read = || {
+        let app = AppId::new(columns.int(0)?);
+        if table == "device_books" {
+            let (device, held) = (DeviceId::new(columns.int(1)?), Seq::new(columns.int(2)?));
+            let marks = columns.opt_blob(3)?.ok_or("a book without marks")?.into();
+            let row = BookRow { app, device, held, marks };
+            if !row.is_sound() {
+                return Err(format!("device {device}: its marks are not in order"));
+            }
+            if held > head {
+                return Err(format!("device {device}: it holds {held}, and the head is {head}"));
+            }
+            return Ok(Tally::Book(row));
+        }
+        Ok(Tally::Count(CountRow {
+            app,
+            message: MessageId::new(columns.int(1)?),
+            span: columns.name(2)?,
+            counter: columns.text(3)?.into(),
+            at: Millis(columns.int(4)?),
+            n: columns.int(5)?,
+        }))
+    };
+    in_table(table, read())
+}
 
 /// What the lease says before and after a load has to be the same, or rows of two states were read.
 ///

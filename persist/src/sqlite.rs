@@ -34,7 +34,7 @@ use crate::read::{
 };
 use crate::{
     CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, Store, StoreBatch,
-    StoreError, StoreOptions, UnsafeSetting,
+    StoreError, StoreOptions, Tally, UnsafeSetting,
 };
 
 /// Rows that travel together from the thread to the loader: few wake-ups, little memory.
@@ -182,6 +182,22 @@ impl Store for SqliteStore {
 
     async fn load_kept(&mut self, shard: ShardId) -> Result<Kept, StoreError> {
         self.call(move |worker| worker.load_kept(shard)).await
+    }
+
+    async fn load_tallies(
+        &mut self,
+        shard: ShardId,
+        sink: &mut (dyn FnMut(Tally) + Send),
+    ) -> Result<(), StoreError> {
+        let (chunks, mut inbox) = mpsc::channel(LOAD_CHUNKS_MAX);
+        let loaded = self.start(move |worker| worker.load_tallies(shard, &chunks))?;
+        while let Some(tallies) = inbox.recv().await {
+            let tallies: Vec<Tally> = tallies;
+            tallies.into_iter().for_each(&mut *sink);
+        }
+        loaded
+            .await
+            .map_err(|error| StoreError::unavailable("load from the SQLite store", error))?
     }
 
     async fn commit(&mut self, batch: &StoreBatch) -> Result<Committed, CommitError> {

@@ -11,7 +11,7 @@ use carillon_world::{
 
 use crate::{
     BatchUpkeep, CommitError, Committed, Kept, MysqlStore, PushJobRow, SqliteStore, StoreError,
-    StoreOptions, StoreUrl, UnsafeSetting,
+    StoreOptions, StoreUrl, Tallies, Tally, UnsafeSetting,
 };
 
 /// The longest idempotency key.
@@ -56,6 +56,7 @@ pub struct StoreBatch {
     pub idempotency: Vec<IdempotencyRow>,
     pub receipts: Vec<ReceiptRow>,
     pub push_jobs: Vec<PushJobRow>,
+    pub tallies: Tallies,
     pub upkeep: BatchUpkeep,
     /// The committed clock.
     pub now: Millis,
@@ -143,6 +144,16 @@ pub trait Store: Send {
         &mut self,
         shard: ShardId,
     ) -> impl Future<Output = Result<Kept, StoreError>> + Send;
+
+    /// Streams what was counted, as [`load`](Store::load) does rows.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`]; `sink` has seen part.
+    fn load_tallies(
+        &mut self,
+        shard: ShardId,
+        sink: &mut (dyn FnMut(Tally) + Send),
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Commits `batch` whole or not at all. `Ok` only when it is durable.
     fn commit(
@@ -233,6 +244,17 @@ impl Store for AnyStore {
         match self {
             AnyStore::Sqlite(store) => store.load_kept(shard).await,
             AnyStore::Mysql(store) => store.load_kept(shard).await,
+        }
+    }
+
+    async fn load_tallies(
+        &mut self,
+        shard: ShardId,
+        sink: &mut (dyn FnMut(Tally) + Send),
+    ) -> Result<(), StoreError> {
+        match self {
+            AnyStore::Sqlite(store) => store.load_tallies(shard, sink).await,
+            AnyStore::Mysql(store) => store.load_tallies(shard, sink).await,
         }
     }
 

@@ -175,6 +175,12 @@ pub(crate) static ERASURES: Table = Table {
     ..Table::of("erasures", 3, &["shard", "app", "device"])
 };
 
+pub(crate) static DEVICE_BOOKS: Table =
+    Table::of("device_books", 3, &["shard", "app", "device", "held_seq", "marks"]);
+
+pub(crate) static MESSAGE_COUNTS: Table =
+    Table::of("message_counts", 6, &["shard", "app", "message", "span", "counter", "at", "n"]);
+
 /// The owner of each shard, and how far it is.
 pub(crate) static LEASE: Table = Table::of(
     "lease",
@@ -198,7 +204,7 @@ pub(crate) static LINEAGE: Table = Table::of(
 );
 
 /// Every table that a store must have.
-pub(crate) static ALL: [&Table; 21] = [
+pub(crate) static ALL: [&Table; 23] = [
     &LEASE,
     &LINEAGE,
     &APPS,
@@ -220,6 +226,8 @@ pub(crate) static ALL: [&Table; 21] = [
     &APP_PUSH,
     &MESSAGE_PUSH,
     &PUSH_JOBS,
+    &DEVICE_BOOKS,
+    &MESSAGE_COUNTS,
 ];
 
 /// Where what was said at some time is kept, and the id that it was said under.
@@ -265,6 +273,15 @@ pub(crate) fn erase_seen(these: &str) -> String {
     format!(
         "DELETE FROM device_seen WHERE {these} AND NOT EXISTS (SELECT 1 FROM devices AS d \
          WHERE d.shard = device_seen.shard AND d.app = device_seen.app AND d.device = device_seen.device \
+         AND d.deleted = 0)"
+    )
+}
+
+/// The books of devices that are gone, as [`erase_seen`].
+pub(crate) fn erase_books(these: &str) -> String {
+    format!(
+        "DELETE FROM device_books WHERE {these} AND NOT EXISTS (SELECT 1 FROM devices AS d \
+         WHERE d.shard = device_books.shard AND d.app = device_books.app AND d.device = device_books.device \
          AND d.deleted = 0)"
     )
 }

@@ -6,7 +6,7 @@
 
 use carillon_world::{AppId, DeviceId, Millis, Seq};
 
-use crate::PushJobRow;
+use crate::{ForgetCounts, PushJobRow};
 
 /// What a batch does beside its changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,7 @@ pub struct BatchUpkeep {
     pub seen_since: Option<Millis>,
     pub forget_keys: Option<ForgetKeys>,
     pub erase: Option<Erase>,
+    pub forget_counts: Option<ForgetCounts>,
 }
 
 /// Idempotency keys that are forgotten, oldest first.
@@ -43,6 +44,8 @@ pub struct Committed {
     pub keys_forgotten: u64,
     /// Receipts of erased devices.
     pub receipts_erased: u64,
+    /// Rows of what was counted.
+    pub counts_forgotten: u64,
 }
 
 /// What the store remembers beside rows.

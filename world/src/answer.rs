@@ -8,6 +8,7 @@
 //! A volatile message is judged by the world's clock, and by when the device was seen as the world knows it; what it was
 //! at `held` the world cannot tell any more. A digest in the cursor tells: `volatile.rs` has the reasoning.
 
+mod stored;
 mod volatile;
 
 use std::collections::BTreeSet;
@@ -20,6 +21,8 @@ use crate::message::Message;
 use crate::pmap::mix;
 use crate::{DeviceRow, Judgement, Lineage, MessageId, Millis, Position, Seq, Tag, World};
 
+pub use stored::stored;
+
 /// How far a client's store of messages has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
@@ -27,7 +30,9 @@ pub struct Cursor {
     pub held: Option<Position>,
     /// The newest position that any answer to it reflected.
     pub floor: Option<Position>,
-    /// It came with news whose arrival nobody has confirmed yet.
+    /// It came with news, or with whatever else leaves open what the client has stored, and nobody has confirmed its
+    /// arrival yet: an inventory that replaces what it held, or a profile that changed, after which no position from
+    /// before can be judged.
     pub fresh: bool,
     /// A digest of H(held), where it is known.
     pub digest: Option<u64>,
@@ -119,13 +124,13 @@ fn poll_by(
     }
     let Some(app) = world.app(device.app) else { return Outcome::Nothing };
     let held = cursor.held.filter(|_| judgement == Judgement::Past).map(|position| position.seq);
-    let Some(held) = held else { return inventory(world, app, device, Seq::ZERO, limits) };
+    let Some(held) = held else { return inventory(world, app, device, cursor, Seq::ZERO, limits) };
     if held < world.horizon() {
-        return inventory(world, app, device, held, limits);
+        return inventory(world, app, device, cursor, held, limits);
     }
     if device.p > held {
         return unaltered(world, app, device, cursor)
-            .unwrap_or_else(|| inventory(world, app, device, held, limits));
+            .unwrap_or_else(|| inventory(world, app, device, cursor, held, limits));
     }
     delta(world, app, device, cursor, held, limits, index_worth)
 }
@@ -139,7 +144,12 @@ fn unaltered(world: &World, app: &App, device: &DeviceRow, cursor: &Cursor) -> O
             sums.add(message, tag);
         }
     }
-    (sums.all == digest).then(|| Outcome::News(bookmark(world, Some(sums.all), sums.volatile)))
+    (sums.all == digest).then(|| {
+        let mut news = bookmark(world, Some(sums.all), sums.volatile);
+        // Of the position presented nothing can be said any more; of this one it can.
+        news.cursor.fresh = true;
+        Outcome::News(news)
+    })
 }
 
 /// The digests of H(w) and of what is volatile in it.
@@ -179,6 +189,7 @@ fn inventory(
     world: &World,
     app: &App,
     device: &DeviceRow,
+    cursor: &Cursor,
     held: Seq,
     limits: &AnswerLimits,
 ) -> Outcome {
@@ -204,7 +215,8 @@ fn inventory(
         messages.push(body);
     }
     let mut news = bookmark(world, Some(sums.all), sums.volatile);
-    news.cursor.fresh = !all.is_empty();
+    // An empty one takes away what the client had.
+    news.cursor.fresh = !all.is_empty() || cursor.held.is_some();
     News { messages, inventory: Some(all), ..news }.into()
 }
 
@@ -226,7 +238,7 @@ fn delta(
     let changed = changed(app, device, held, index_worth);
     let clock = world.clock();
     let Some(past) = volatile::judge(app, device, clock, (held, cursor.volatile), &changed) else {
-        return inventory(world, app, device, held, limits);
+        return inventory(world, app, device, cursor, held, limits);
     };
     let mut news = bookmark(world, None, past.digest);
     let mut digest = cursor.digest;
@@ -255,7 +267,7 @@ fn delta(
         }
     }
     if bytes > limits.bytes_max {
-        return inventory(world, app, device, held, limits);
+        return inventory(world, app, device, cursor, held, limits);
     }
     news.cursor.digest = digest;
     news.cursor.fresh = !news.messages.is_empty() || !news.gone.is_empty();

@@ -28,7 +28,7 @@ mod fixture;
 mod golden;
 
 pub use answer::{
-    AnswerLimits, Cursor, Fetched, News, Outcome, fetch, poll, raise_floor, volatile_digest,
+    AnswerLimits, Cursor, Fetched, News, Outcome, fetch, poll, raise_floor, stored, volatile_digest,
 };
 pub use app::{App, References};
 pub use audience::{Audience, AudienceRevision};
@@ -49,8 +49,9 @@ pub use push::{
     QuietHours, SealedCredential, TimeOfDay,
 };
 pub use upstream::{
-    Problem, ProfilePatch, Receipt, ReceiptKind, SEEN_DEVICES_MAX, UPSTREAM_BYTES_MAX,
-    UpstreamError, UpstreamReply, UpstreamRequest,
+    DELIVERED_DEVICES_MAX, DeviceReceipts, Problem, ProfilePatch, RECEIPT_DEVICES_MAX, Receipt,
+    ReceiptKind, SEEN_DEVICES_MAX, Stored, UPSTREAM_BYTES_MAX, UpstreamError, UpstreamReply,
+    UpstreamRequest,
 };
 pub use usage::Usage;
 pub use view::{Applied, ApplyError, Counts, MessageChange, World};

@@ -17,6 +17,12 @@ pub const UPSTREAM_BYTES_MAX: usize = 128 << 10;
 /// Devices in one report of those seen: about 16 KiB.
 pub const SEEN_DEVICES_MAX: usize = 1_000;
 
+/// Devices in one report of what they have stored: about 25 KiB, and a few ms of central's writer.
+pub const DELIVERED_DEVICES_MAX: usize = 500;
+
+/// Devices whose receipts go as one request.
+pub const RECEIPT_DEVICES_MAX: usize = 256;
+
 /// A device's write, or a report. The edge has checked shape and session; central decides all that depends on state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UpstreamRequest {
@@ -55,6 +61,37 @@ pub enum UpstreamRequest {
         app: AppId,
         devices: Vec<(DeviceId, u32)>,
     },
+    /// How far the stores of devices have come, at most [`DELIVERED_DEVICES_MAX`]. A report may come twice or late; what
+    /// one that is lost would have said, the device's next one says.
+    Delivered {
+        app: AppId,
+        devices: Vec<Stored>,
+    },
+    /// The receipts of at most [`RECEIPT_DEVICES_MAX`] devices, answered with [`UpstreamReply::Receipts`]. An edge sends
+    /// those of one device as `Receipts`.
+    ReceiptBatch {
+        devices: Vec<DeviceReceipts>,
+    },
+}
+
+/// What one device did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceReceipts {
+    pub app: AppId,
+    pub device: DeviceId,
+    /// As that of `Receipts`.
+    pub generation: Seq,
+    pub receipts: Vec<Receipt>,
+}
+
+/// That a device has stored everything up to a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    pub device: DeviceId,
+    /// `held` of the cursor that it came with.
+    pub at: Position,
+    /// The digest in that cursor of what was volatile of it.
+    pub volatile: Option<u64>,
 }
 
 /// What a device changes of its own profile. Names as the device gave them.
@@ -102,12 +139,17 @@ pub enum UpstreamReply {
         generation: Position,
         at: Position,
     },
-    /// To a patch, a forget, receipts or devices seen.
+    /// To a patch, a forget, receipts of one device, or a report.
     Written {
         committed: Position,
     },
     Refused {
         problem: Problem,
+    },
+    /// To a batch of receipts: for each device, in the order of the request, why its receipts were refused.
+    Receipts {
+        committed: Position,
+        outcomes: Vec<Option<Problem>>,
     },
 }
 
@@ -212,6 +254,7 @@ mod tests {
             receipt(3, ReceiptKind::Dismissed),
             receipt(4, ReceiptKind::Action("reply".into())),
         ];
+        let more = receipts[1..].to_vec();
         let secret = SecretHash([0xab; 32]);
         let (app, device, generation) = (APP, DEVICE, GENERATION);
         vec![
@@ -232,6 +275,29 @@ mod tests {
                 UpstreamRequest::Seen {
                     app,
                     devices: vec![(device, 472_222), (DeviceId::new(u64::MAX), 472_223)],
+                },
+            ),
+            (
+                "delivered",
+                UpstreamRequest::Delivered {
+                    app,
+                    devices: vec![
+                        Stored { device, at: at(7), volatile: None },
+                        Stored {
+                            device: DeviceId::new(u64::MAX),
+                            at: at(8),
+                            volatile: Some(u64::MAX),
+                        },
+                    ],
+                },
+            ),
+            (
+                "receipt-batch",
+                UpstreamRequest::ReceiptBatch {
+                    devices: vec![
+                        DeviceReceipts { app, device, generation, receipts: more },
+                        DeviceReceipts { app, device, generation, receipts: Vec::new() },
+                    ],
                 },
             ),
         ]
@@ -260,7 +326,11 @@ mod tests {
             ),
             ("session", UpstreamReply::Session { generation: at(7), at: at(9) }),
             ("written", UpstreamReply::Written { committed: at(10) }),
-            ("refused", UpstreamReply::Refused { problem }),
+            ("refused", UpstreamReply::Refused { problem: problem.clone() }),
+            (
+                "receipts",
+                UpstreamReply::Receipts { committed: at(11), outcomes: vec![None, Some(problem)] },
+            ),
         ]
     }
 
@@ -276,6 +346,19 @@ mod tests {
             golden::check(&file, &reply.encode());
             assert_eq!(UpstreamReply::decode(&golden::read(&file)).unwrap(), reply);
         }
+    }
+
+    #[test]
+    fn the_longest_report_fits_a_body() {
+        let far = Position {
+            shard: ShardId::new(u16::MAX),
+            epoch: Epoch { number: u64::MAX, tag: u64::MAX },
+            seq: Seq::new(u64::MAX >> 1),
+        };
+        let one = Stored { device: DeviceId::new(u64::MAX), at: far, volatile: Some(u64::MAX) };
+        let devices = vec![one; DELIVERED_DEVICES_MAX];
+        let body = UpstreamRequest::Delivered { app: APP, devices }.encode();
+        assert!(body.len() <= UPSTREAM_BYTES_MAX / 2, "{}", body.len());
     }
 
     #[test]

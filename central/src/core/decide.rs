@@ -95,6 +95,8 @@ pub(crate) fn decide(ledger: &mut Ledger, now: Millis, write: &Write) -> Decided
             selves::receipts(ledger, now, (*app, *device, *generation), receipts)
         }
         Write::Seen { app, devices } => selves::seen(ledger, now, *app, devices),
+        Write::Delivered { app, devices } => selves::delivered(ledger, now, *app, devices),
+        Write::ReceiptBatch { devices } => selves::receipt_batch(ledger, now, devices),
     }
 }
 

@@ -7,19 +7,23 @@ use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use carillon_persist::{BatchUpkeep, PushJobRow, ReceiptRow};
+use carillon_persist::{BatchUpkeep, PushJobRow, ReceiptRow, Tallies};
 use carillon_world::{
-    ApplyError, Batch, Change, Epoch, MessageState, Millis, Position, Seq, World,
+    AppId, ApplyError, Batch, Change, DeviceId, DeviceRow, Epoch, MessageId, MessageState, Millis,
+    Position, Seq, World,
 };
 
+use super::books::Mark;
 use super::budget::Budgets;
 use super::decide::Fault;
+use super::funnel::Counter;
 use super::idempotency::{KeyRecord, Keys};
 use super::limits::{BATCH_BYTES_MAX, BATCH_CHANGES_MAX};
 use super::push::jobs::{self, Jobs};
 use super::schedule::Schedule;
 use super::seen::LastSeen;
 use super::state::State;
+use super::tally::{Touched, counter_of};
 use super::weight;
 use super::write::{Answer, ReplyId, Write};
 use super::writer::StepKind;
@@ -58,6 +62,10 @@ pub(crate) struct Draft {
     pub(crate) keys: Vec<KeyRecord>,
     pub(crate) receipts: Vec<ReceiptRow>,
     pub(crate) push_jobs: Vec<PushJobRow>,
+    /// Whose rows go with it.
+    pub(crate) touched: Touched,
+    /// It writes what is owed.
+    pub(crate) pays: bool,
     pub(crate) upkeep: BatchUpkeep,
     /// The step of forgetting that it holds.
     pub(crate) step: Option<StepKind>,
@@ -77,6 +85,7 @@ impl Draft {
             && self.keys.is_empty()
             && self.receipts.is_empty()
             && self.push_jobs.is_empty()
+            && self.touched.is_empty()
             && self.upkeep == BatchUpkeep::default()
     }
 }
@@ -95,6 +104,8 @@ pub(crate) struct Ledger {
     pub(crate) seen: LastSeen,
     /// When what is decided is decided.
     pub(crate) now: Millis,
+    /// Of which the store may have other counts than we: a batch that may have committed did not count here.
+    owed: Touched,
 }
 
 impl Ledger {
@@ -102,13 +113,14 @@ impl Ledger {
         limits: BatchLimits,
         budgets: Budgets,
         world: World,
+        tallies: Tallies,
         keys: Vec<KeyRecord>,
         seen: LastSeen,
         jobs: Vec<PushJobRow>,
         now: Millis,
     ) -> Ledger {
         let schedule = Schedule::of(&world);
-        let mut committed = State::new(world);
+        let mut committed = State::load(world, tallies);
         committed.jobs = Jobs::new(jobs);
         let ahead = committed.clone();
         Ledger {
@@ -122,6 +134,7 @@ impl Ledger {
             schedule,
             seen,
             now,
+            owed: Touched::default(),
         }
     }
 
@@ -159,6 +172,8 @@ impl Ledger {
                 keys: Vec::new(),
                 receipts: Vec::new(),
                 push_jobs: Vec::new(),
+                touched: self.owed.clone(),
+                pays: !self.owed.is_empty(),
                 upkeep: BatchUpkeep::default(),
                 step: None,
                 sampled_at: None,
@@ -264,6 +279,92 @@ impl Ledger {
         world.follows_clock().then(|| world.clock().plus(tick))
     }
 
+    /// The open batch, with room for some rows that no change brings.
+    fn open_for_rows(&mut self) -> &mut Draft {
+        let most = self.limits.changes_max.get();
+        if self.open().rows >= most {
+            self.close();
+        }
+        self.open()
+    }
+
+    /// Counts `n` more of a message at `now`; nothing, if the world does not know it.
+    pub(crate) fn count(
+        &mut self,
+        now: Millis,
+        app: AppId,
+        message: MessageId,
+        counter: Counter,
+        n: u64,
+    ) {
+        let is_known = self.world().app(app).is_some_and(|app| app.message(message).is_some());
+        if n == 0 || !is_known {
+            return;
+        }
+        self.open_for_rows();
+        let keys = self.ahead.tally.funnel.count(now, (app, message), counter, n);
+        let open = self.open();
+        for key in keys {
+            open.rows += usize::from(open.touched.counts.insert(key));
+        }
+    }
+
+    /// A device did something with a message; counts if that is news.
+    pub(crate) fn mark(
+        &mut self,
+        now: Millis,
+        (app, device): (AppId, DeviceId),
+        message: MessageId,
+        mark: Mark,
+    ) {
+        self.open_for_rows();
+        if self.ahead.tally.books.mark(app, device, message, mark) {
+            self.touch_book(app, device);
+            if let Some(counter) = counter_of(mark) {
+                self.count(now, app, message, counter, 1);
+            }
+        }
+    }
+
+    /// A device has stored everything up to `held`, as [`Books::handle_stored`](super::books::Books::handle_stored) takes
+    /// it; counts what is news.
+    pub(crate) fn stored(
+        &mut self,
+        now: Millis,
+        device: &DeviceRow,
+        held: Seq,
+        volatile: Option<u64>,
+    ) {
+        self.open_for_rows();
+        let State { world, tally, .. } = &mut self.ahead;
+        let Some(first) = tally.books.handle_stored(world, device, held, volatile) else { return };
+        self.touch_book(device.app, device.id);
+        for (message, mark) in first {
+            if let Some(counter) = counter_of(mark) {
+                self.count(now, device.app, message, counter, 1);
+            }
+        }
+    }
+
+    fn touch_book(&mut self, app: AppId, device: DeviceId) {
+        let open = self.open();
+        open.rows += usize::from(open.touched.books.insert((app, device)));
+    }
+
+    /// Rows whose batch may have committed, though it does not count: the next batch writes what we have.
+    pub(crate) fn owe(&mut self, touched: Touched) {
+        self.owed.extend(touched);
+    }
+
+    /// Sees to it that what is owed goes with a batch.
+    pub(crate) fn pay(&mut self) {
+        let is_paid = self.batches.iter().any(|draft| draft.pays);
+        if !self.owed.is_empty() && !is_paid {
+            self.close();
+            self.open();
+        }
+    }
+
     /// Remembers a key and its answer with the changes that were put last.
     pub(crate) fn put_key(&mut self, record: KeyRecord) {
         self.keys.insert(record.clone());
@@ -279,6 +380,9 @@ impl Ledger {
         self.in_flight = false;
         let mut draft = self.batches.pop_front().expect("a batch is with the store");
         self.committed = draft.after.take().expect("a batch with the store is closed");
+        if draft.pays {
+            self.owed = Touched::default();
+        }
         draft
     }
 

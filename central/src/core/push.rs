@@ -14,6 +14,7 @@
 //! Who is pushed in which pass follows from the device and the run alone ([`walk`]), so nothing is kept per device: a
 //! restart walks on from the last device that was reported.
 
+pub mod books;
 pub mod jobs;
 pub mod policy;
 pub mod quiet;

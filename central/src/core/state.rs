@@ -1,14 +1,16 @@
-//! A world and what only its writer looks up in it: devices by their secrets.
+//! A world, what is counted beside it, and what only its writer looks up in it: devices by their secrets.
 //!
 //! Cloning is cheap and shares structure, so "committed", "ahead" and every cut between them are plain values.
 
 use std::sync::Arc;
 
+use carillon_persist::Tallies;
 use carillon_world::{
     AppId, ApplyError, Batch, Change, DeviceId, DeviceRow, PMap, SecretHash, World,
 };
 
 use super::push::jobs::Jobs;
+use super::tally::Tally;
 
 /// Who has a secret whose hash begins with one 64-bit prefix: one device, but for whoever went to the length of
 /// finding a collision.
@@ -21,11 +23,17 @@ enum Holders {
 #[derive(Clone, Debug)]
 pub(crate) struct State {
     pub(crate) world: World,
+    pub(crate) tally: Tally,
     secrets: PMap<u64, Holders>,
     pub(crate) jobs: Jobs,
 }
 
 impl State {
+    pub(crate) fn load(world: World, tallies: Tallies) -> State {
+        let tally = Tally::load(tallies, &world);
+        State { tally, ..State::new(world) }
+    }
+
     pub(crate) fn new(world: World) -> State {
         let mut held = Vec::new();
         for app in world.apps() {
@@ -38,7 +46,8 @@ impl State {
             [(prefix, (app, device))] => (*prefix, Holders::One(*app, *device)),
             many => (many[0].0, Holders::Many(many.iter().map(|(_, holder)| *holder).collect())),
         });
-        State { secrets: PMap::from_entries(holders.collect()), world, jobs: Jobs::default() }
+        let secrets = PMap::from_entries(holders.collect());
+        State { secrets, tally: Tally::default(), world, jobs: Jobs::default() }
     }
 
     pub(crate) fn by_secret(&self, app: AppId, secret: &SecretHash) -> Option<&Arc<DeviceRow>> {
@@ -61,7 +70,10 @@ impl State {
         for change in &batch.changes {
             let (app, id, after) = match change {
                 Change::Device(row) => (row.app, row.id, secret_of(row)),
-                Change::DeviceGone { app, id } => (*app, *id, None),
+                Change::DeviceGone { app, id } => {
+                    self.tally.books.remove(*app, *id);
+                    (*app, *id, None)
+                }
                 _ => continue,
             };
             let before =

@@ -29,6 +29,8 @@ pub fn write_of(request: UpstreamRequest, drawn: DeviceId) -> Result<Write, Prob
             Write::Receipts { app, device, generation, receipts }
         }
         UpstreamRequest::Seen { app, devices } => Write::Seen { app, devices },
+        UpstreamRequest::Delivered { app, devices } => Write::Delivered { app, devices },
+        UpstreamRequest::ReceiptBatch { devices } => Write::ReceiptBatch { devices },
     })
 }
 
@@ -40,6 +42,7 @@ pub fn reply_of(Answer { result, at }: Answer) -> UpstreamReply {
         }
         Ok(Reply::Session { generation }) => UpstreamReply::Session { generation, at },
         Ok(Reply::Done) => UpstreamReply::Written { committed: at },
+        Ok(Reply::Receipts(outcomes)) => UpstreamReply::Receipts { committed: at, outcomes },
         Ok(_) => UpstreamReply::Refused { problem: problem::internal() },
         Err(problem) => UpstreamReply::Refused { problem },
     }

@@ -11,7 +11,7 @@ use carillon_world::{
     MessageId, MessageRow, MessageState, Millis, Position, Priority, PushChannel, PushPolicy,
     PushSettings, Quotas, SealedCredential, SecretHash, Seq, SetBy,
 };
-use carillon_world::{Problem, Receipt};
+use carillon_world::{DeviceReceipts, Problem, Receipt, Stored};
 use serde::{Deserialize, Serialize};
 
 use super::input::{GroupRef, ImportLine, ProfileEdit};
@@ -155,6 +155,15 @@ pub enum Write {
         app: AppId,
         devices: Vec<(DeviceId, u32)>,
     },
+    /// What an edge reports: how far the stores of devices have come.
+    Delivered {
+        app: AppId,
+        devices: Vec<Stored>,
+    },
+    /// The receipts of several devices, each refused or taken by itself.
+    ReceiptBatch {
+        devices: Vec<DeviceReceipts>,
+    },
 }
 
 /// New quotas of an app; what it does not name stays, `Some(None)` goes back to central's default.
@@ -269,6 +278,8 @@ pub enum Reply {
     },
     /// How many devices are gone.
     Erased(u64),
+    /// For each device, why its receipts were refused.
+    Receipts(Vec<Option<Problem>>),
     Done,
 }
 
@@ -338,6 +349,10 @@ impl Write {
             Write::PushReport(report) => {
                 report.retries.len() * 24
                     + report.gone.iter().map(|(_, token)| 32 + token.len()).sum::<usize>()
+            }
+            Write::Delivered { devices, .. } => devices.len() * 64,
+            Write::ReceiptBatch { devices } => {
+                devices.iter().map(|device| 64 + device.receipts.len() * 64).sum()
             }
             Write::EraseUser { devices, .. } => devices.len() * 8,
             _ => 0,

@@ -14,6 +14,7 @@
 //! The caller (a task, or a simulation) calls `poll_reply` and `poll_batch` until they give nothing after each
 //! `handle_*`, and `handle_tick` at `poll_timeout`.
 
+mod counts;
 mod pace;
 mod retention;
 mod upkeep;
@@ -22,11 +23,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use carillon_persist::{Committed, IdempotencyRow, Kept, StoreBatch};
+use carillon_persist::{Committed, IdempotencyRow, Kept, StoreBatch, Tallies};
 use carillon_world::{Batch, Change, Epoch, Lineage, Millis, Seq, World};
 
 use super::budget::Budgets;
 use super::decide::{Fault, decide};
+use super::funnel::FunnelRetention;
 use super::idempotency::KeyRecord;
 pub use super::ledger::BatchLimits;
 use super::ledger::{Draft, Ledger, Pending};
@@ -37,6 +39,7 @@ use super::limits::{
 use super::problem::{self, Problem};
 use super::push::jobs::Jobs;
 use super::seen::LastSeen;
+use super::tally::Tally;
 use super::write::{Answer, ReplyId, Write};
 pub use upkeep::StepKind;
 use upkeep::Upkeep;
@@ -63,6 +66,8 @@ pub struct WriterConfig {
     pub purge_step: u64,
     /// Least time between two such steps, in ms; it is longer where a step takes longer.
     pub purge_pause: u64,
+    /// How long what is counted is kept by span.
+    pub funnel: FunnelRetention,
     /// What one batch may hold.
     pub batch: BatchLimits,
     /// What may grow, and how far.
@@ -78,6 +83,7 @@ impl Default for WriterConfig {
             device_ttl: Some(DEVICE_TTL),
             purge_step: PURGE_STEP,
             purge_pause: PURGE_PAUSE,
+            funnel: FunnelRetention::default(),
             batch: BatchLimits::default(),
             budgets: Budgets::default(),
         }
@@ -90,12 +96,14 @@ pub struct Loaded {
     pub world: World,
     pub keys: Vec<IdempotencyRow>,
     pub kept: Kept,
+    pub tallies: Tallies,
 }
 
 impl From<World> for Loaded {
     /// A store that remembers nothing beside rows.
     fn from(world: World) -> Loaded {
-        Loaded { world, keys: Vec::new(), kept: Kept::default() }
+        let tallies = Tallies::default();
+        Loaded { world, keys: Vec::new(), kept: Kept::default(), tallies }
     }
 }
 
@@ -107,6 +115,7 @@ pub struct Published {
     pub jobs: Jobs,
     /// Whether the batch changed jobs, or what pushes need.
     pub pushes_changed: bool,
+    pub tally: Tally,
     /// The batch and the epoch in which it was committed; `None` if only the lineage changed, or only receipts came.
     pub batch: Option<(Epoch, Arc<Batch>)>,
 }
@@ -136,14 +145,23 @@ pub struct Writer {
 
 impl Writer {
     pub fn new(config: WriterConfig, now: Millis, loaded: Loaded) -> Writer {
-        let Loaded { world, keys, mut kept } = loaded;
+        let Loaded { world, keys, mut kept, tallies } = loaded;
         let jobs = std::mem::take(&mut kept.push_jobs);
         let keys = keys.into_iter().map(KeyRecord::from).collect();
         let (seen, since) = LastSeen::open(&kept, config.device_ttl, now);
         Writer {
             upkeep: Upkeep::new(config, now, world.seq(), kept, since),
             clock_tick: config.clock_tick,
-            ledger: Ledger::new(config.batch, config.budgets, world, keys, seen, jobs, now),
+            ledger: Ledger::new(
+                config.batch,
+                config.budgets,
+                world,
+                tallies,
+                keys,
+                seen,
+                jobs,
+                now,
+            ),
             stage: Stage::Free,
             replies: VecDeque::new(),
             pending: 0,
@@ -156,6 +174,11 @@ impl Writer {
     /// The world that is durable.
     pub fn committed(&self) -> &World {
         &self.ledger.committed.world
+    }
+
+    /// What is counted beside it.
+    pub fn tally(&self) -> &Tally {
+        &self.ledger.committed.tally
     }
 
     /// Writes that wait for an answer.
@@ -214,6 +237,8 @@ impl Writer {
         self.stage = Stage::InFlight;
         self.ledger.in_flight = true;
         let upkeep = self.upkeep.handle_sent(now, draft);
+        let after = draft.after.as_ref().expect("a batch with the store is closed");
+        let tallies = draft.touched.rows(&after.world, &after.tally);
         Some(StoreBatch {
             shard,
             epoch: draft.epoch,
@@ -223,6 +248,7 @@ impl Writer {
             idempotency: draft.keys.iter().map(IdempotencyRow::from).collect(),
             receipts: draft.receipts.clone(),
             push_jobs: draft.push_jobs.clone(),
+            tallies,
             upkeep,
             now,
         })
@@ -238,6 +264,7 @@ impl Writer {
             world: Arc::new(self.ledger.committed.world.clone()),
             jobs: self.ledger.committed.jobs.clone(),
             pushes_changed,
+            tally: self.ledger.committed.tally.clone(),
             batch: draft.sent.map(|batch| (draft.epoch, batch)),
         };
         self.answer(draft.waiting);
@@ -275,7 +302,8 @@ impl Writer {
     /// committed, what it had not never will be.
     pub fn handle_epoch(&mut self, now: Millis, lineage: &Lineage, began_after: Seq) -> Published {
         let first = self.ledger.batches.front().filter(|_| self.ledger.in_flight);
-        // Receipts alone move no seq, so nothing tells; sending them again is harmless.
+        // Receipts alone move no seq, so nothing tells; sending them again is harmless. What they counted may be in the
+        // store and is not here: that is written once more, as it is here.
         let last = first.and_then(|draft| draft.sent.as_ref()).map(|batch| batch.last());
         let in_flight = first.is_some();
         self.stage = Stage::Free;
@@ -295,6 +323,9 @@ impl Writer {
                 } else {
                     problem::outcome_unknown()
                 };
+                if last.is_none() {
+                    self.ledger.owe(failed.touched);
+                }
                 self.refuse(failed.waiting, &problem);
             }
             undone.append(&mut all);
@@ -302,10 +333,12 @@ impl Writer {
         self.ledger.committed.world.set_lineage(lineage.clone());
         self.ledger.ahead.world.set_lineage(lineage.clone());
         self.again(now, undone);
+        let committed = &self.ledger.committed;
         Published {
-            world: Arc::new(self.ledger.committed.world.clone()),
-            jobs: self.ledger.committed.jobs.clone(),
+            world: Arc::new(committed.world.clone()),
+            jobs: committed.jobs.clone(),
             pushes_changed: true,
+            tally: committed.tally.clone(),
             batch,
         }
     }
@@ -392,6 +425,7 @@ impl Writer {
         for pending in undone.into_iter().flat_map(|draft| draft.waiting) {
             self.decide(now, pending.write, pending.id);
         }
+        self.ledger.pay();
         let left = self.ledger.batches.iter().find_map(|draft| draft.step);
         self.upkeep.handle_undone(now, left);
         self.settle();

@@ -12,6 +12,7 @@ mod complete;
 mod devices;
 mod explain;
 mod extract;
+mod funnel;
 mod groups;
 mod health;
 mod import_export;
@@ -171,6 +172,8 @@ fn routes() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(messages::get, messages::edit, messages::act))
         .routes(routes!(push::get, push::patch))
         .routes(routes!(push::put, push::delete))
+        .routes(routes!(funnel::funnel))
+        .routes(routes!(funnel::series))
         .routes(routes!(preview::preview))
         .routes(routes!(explain::explain))
         .routes(routes!(compare::compare))
@@ -297,6 +300,8 @@ mod tests {
             "GET /v1/apps/{app}/groups/{group}",
             "GET /v1/apps/{app}/messages",
             "GET /v1/apps/{app}/messages/{message}",
+            "GET /v1/apps/{app}/messages/{message}/funnel",
+            "GET /v1/apps/{app}/messages/{message}/funnel/series",
             "GET /v1/apps/{app}/push",
             "PATCH /v1/apps/{app}",
             "PATCH /v1/apps/{app}/audiences/{name}",

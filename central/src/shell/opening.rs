@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use carillon_persist::{AnyStore, EpochClaim, Store, StoreError};
+use carillon_persist::{AnyStore, EpochClaim, Store, StoreError, Tallies, Tally};
 use carillon_world::{Epoch, Millis, WorldBuilder};
 
 use super::loading::Loading;
@@ -72,6 +72,12 @@ pub(super) async fn open_shard<S: Store>(
     let keys =
         store.load_idempotency(shard, Millis(clock.0.saturating_sub(IDEMPOTENCY_KEPT))).await?;
     let kept = store.load_kept(shard).await?;
+    let mut tallies = Tallies::default();
+    let mut sink = |tally| match tally {
+        Tally::Book(row) => tallies.books.push(row),
+        Tally::Count(row) => tallies.counts.push(row),
+    };
+    store.load_tallies(shard, &mut sink).await?;
     let counts = world.counts();
     tracing::info!(
         %shard,
@@ -84,6 +90,6 @@ pub(super) async fn open_shard<S: Store>(
         "the shard is open"
     );
     let durable = store.unsafe_settings().is_empty();
-    let loaded = Loaded { world, keys, kept };
+    let loaded = Loaded { world, keys, kept, tallies };
     Ok(Opened { loaded, epoch: opening.epoch, clock, clock_read_at, durable })
 }

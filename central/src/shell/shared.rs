@@ -12,7 +12,9 @@ use super::clock::Clock;
 use super::opening::Opened;
 use crate::config::{Budgets, Config};
 use crate::core::budget::is_nearly_full;
+use crate::core::push::books::AppBooks;
 use crate::core::push::jobs::Jobs;
+use crate::core::tally::Tally;
 use crate::core::writer::Published;
 use crate::metrics::Metrics;
 
@@ -42,6 +44,7 @@ pub(crate) struct Shared {
     jobs: ArcSwap<Jobs>,
     /// Counts publications that concern pushes.
     pushes: watch::Sender<u64>,
+    tally: ArcSwap<Tally>,
     /// A lock, because every link reads it and the writer alone changes it, for the time of one push. Never held
     /// across an `.await`.
     log: RwLock<ChangeLog>,
@@ -78,6 +81,7 @@ impl Shared {
             world: ArcSwap::from_pointee(opened.loaded.world.clone()),
             jobs: ArcSwap::from_pointee(Jobs::new(opened.loaded.kept.push_jobs.clone())),
             pushes: watch::Sender::new(0),
+            tally: ArcSwap::from_pointee(Tally::default()),
             published: watch::Sender::new(0),
         };
         shared.note_usage(opened.loaded.world.usage().total());
@@ -99,8 +103,19 @@ impl Shared {
         self.pushes.subscribe()
     }
 
-    pub(crate) fn books(&self, _app: AppId) -> NoBooks {
-        NoBooks
+    /// What pushes ask of an app's devices.
+    pub(crate) fn books(&self, app: AppId) -> AppBooks {
+        AppBooks::new(self.tally(), app)
+    }
+
+    /// What is counted beside it, as durable; at least as new as a world that was taken before.
+    pub(crate) fn tally(&self) -> Arc<Tally> {
+        self.tally.load_full()
+    }
+
+    /// Shows what was loaded; before anybody can ask.
+    pub(crate) fn set_tally(&self, tally: &Tally) {
+        self.tally.store(Arc::new(tally.clone()));
     }
 
     pub(crate) fn log(&self) -> RwLockReadGuard<'_, ChangeLog> {
@@ -121,6 +136,7 @@ impl Shared {
     pub(crate) fn publish(&self, published: Published) {
         self.metrics.world(&published.world);
         self.note_usage(published.world.usage().total());
+        self.tally.store(Arc::new(published.tally));
         self.world.store(published.world);
         self.jobs.store(Arc::new(published.jobs));
         if let Some((epoch, batch)) = published.batch {
@@ -194,17 +210,5 @@ impl Health {
 
     pub(crate) fn set_unready(&self) {
         self.ready.store(false, Ordering::Relaxed);
-    }
-}
-
-/// Stand-in until the books are merged.
-pub(crate) struct NoBooks;
-
-impl crate::core::push::walk::Books for NoBooks {
-    fn held(&self, _device: carillon_world::DeviceId) -> Option<carillon_world::Seq> {
-        None
-    }
-    fn is_capped(&self, _device: carillon_world::DeviceId) -> bool {
-        false
     }
 }

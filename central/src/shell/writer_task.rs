@@ -72,8 +72,10 @@ impl<S: Store + 'static> WriterTask<S> {
         phase: watch::Receiver<Phase>,
     ) -> (WriteHandle, WriterTask<S>) {
         let (handle, commands) = WriteHandle::new(shared.clone(), config.write_timeout);
+        let writer = Writer::new(config.writer, shared.clock.now(), opened.loaded);
+        shared.set_tally(writer.tally());
         let task = WriterTask {
-            writer: Writer::new(config.writer, shared.clock.now(), opened.loaded),
+            writer,
             shared,
             epoch: opened.epoch,
             store: Some(store),

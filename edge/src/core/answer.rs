@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use carillon_world::{AppId, DeviceId, MessageId, Problem, Tag};
+use carillon_world::{AppId, DeviceId, MessageId, Problem, Stored, Tag};
 use http::StatusCode;
 
 /// What became of a request, for the metrics.
@@ -39,6 +39,8 @@ pub struct Answer {
     pub allow: Option<&'static str>,
     /// Whom it is for, where that was proved.
     pub device: Option<(AppId, DeviceId)>,
+    /// What the request showed that the device has stored.
+    pub stored: Option<Stored>,
 }
 
 impl Answer {
@@ -51,6 +53,7 @@ impl Answer {
             set_cookie: None,
             allow: None,
             device: None,
+            stored: None,
         }
     }
 

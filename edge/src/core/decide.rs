@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use carillon_world::{
     AnswerLimits, AppId, Cursor, DeviceId, DeviceRow, Fetched, Judgement, MessageId, News, Outcome,
-    Position, World,
+    Position, Stored, World,
 };
 use http::StatusCode;
 
@@ -110,11 +110,21 @@ pub struct Writer {
 
 /// Decides one request on one world. Cost: opening two seals and `world::poll`.
 pub fn decide(view: &View<'_>, now: Instant, asked: &Asked<'_>, entropy: Entropy) -> Decision {
-    let mut device = None;
-    match try_decide(view, now, asked, entropy, &mut device) {
-        Ok(Decision::Answer(answer)) | Err(answer) => Decision::Answer(Answer { device, ..answer }),
+    let mut shown = Shown::default();
+    match try_decide(view, now, asked, entropy, &mut shown) {
+        Ok(Decision::Answer(answer)) | Err(answer) => {
+            let Shown { device, stored } = shown;
+            Decision::Answer(Answer { device, stored, ..answer })
+        }
         Ok(decision) => decision,
     }
+}
+
+/// What a request showed beside what it asked for.
+#[derive(Debug, Default)]
+struct Shown {
+    device: Option<(AppId, DeviceId)>,
+    stored: Option<Stored>,
 }
 
 fn try_decide(
@@ -122,7 +132,7 @@ fn try_decide(
     now: Instant,
     asked: &Asked<'_>,
     entropy: Entropy,
-    proved: &mut Option<(AppId, DeviceId)>,
+    shown: &mut Shown,
 ) -> Result<Decision, Answer> {
     let Some(world) = view.world else {
         return Err(answer::unavailable("the edge has no world yet", 1));
@@ -149,7 +159,7 @@ fn try_decide(
     if device.generation != session.generation.seq {
         return Err(answer::no_session());
     }
-    *proved = Some((session.app, session.device));
+    shown.device = Some((session.app, session.device));
     let cursor = match asked
         .cursor
         .map(|text| seal::open_cursor(view.keys, session.app, session.device, text))
@@ -164,7 +174,9 @@ fn try_decide(
     let held = cursor.unwrap_or(Cursor::EMPTY);
     let positions = [held.floor, held.held].into_iter().flatten();
     let verdicts = positions.map(|position| (judge(world, position), position));
-    match verdicts.max_by_key(|(verdict, _)| *verdict) {
+    let worst = verdicts.max_by_key(|(verdict, _)| *verdict);
+    let verdict = worst.map(|(verdict, _)| verdict);
+    match worst {
         Some((Judgement::Behind, position)) => return wait(Awaits::Position(position)),
         Some((Judgement::Reset, _)) if !view.live => return wait(Awaits::Link),
         _ => {}
@@ -172,6 +184,12 @@ fn try_decide(
     match asked.ask {
         Ask::Write => unreachable!("returned above"),
         Ask::Poll { wait: held_for } => {
+            // A poll, and not a fetch: that one shows the cursor of an inventory which is not stored yet.
+            if let Some(at) = held.held.filter(|_| held.fresh && verdict != Some(Judgement::Reset))
+            {
+                let volatile = held.volatile;
+                shown.stored = Some(Stored { device: session.device, at, volatile });
+            }
             match carillon_world::poll(world, device, &held, view.limits) {
                 Outcome::Behind => wait(Awaits::Position(world.position())),
                 Outcome::News(mut news) => {

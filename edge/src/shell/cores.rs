@@ -29,6 +29,7 @@ use super::state::{self, Phase, Shared};
 use crate::core::answer::Answer;
 use crate::core::call::{Call, Step};
 use crate::core::decide::View;
+use crate::core::delivered::Delivered;
 use crate::core::parking::{Parking, Ticket};
 use crate::core::seal::Entropy;
 use crate::core::seen::Seen;
@@ -55,6 +56,11 @@ const SWEEP_EVALUATIONS: u64 = 20_000;
 const SEEN_EVERY: Duration = Duration::from_secs(2);
 const SEEN_REPORTS_MAX: usize = 4;
 
+/// How often central is told what was delivered.
+const DELIVERED_EVERY: Duration = Duration::from_secs(1);
+/// How long an edge that stops takes to say the last of it.
+const DELIVERED_LAST_MAX: Duration = Duration::from_secs(1);
+
 /// Why a parked request is looked at again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wake {
@@ -72,6 +78,7 @@ pub(super) struct Core {
     pub(super) shared: Arc<Shared>,
     parking: RefCell<Parking<oneshot::Sender<Wake>>>,
     seen: RefCell<Seen>,
+    delivered: RefCell<Delivered>,
     /// Told once, when draining begins.
     drain: Notify,
     /// Told whenever a connection ends.
@@ -110,6 +117,7 @@ impl Core {
         Core {
             parking: RefCell::new(parking),
             seen: RefCell::default(),
+            delivered: RefCell::default(),
             drain: Notify::new(),
             closed: Notify::new(),
             open: Cell::new(0),
@@ -138,6 +146,9 @@ impl Core {
                 Step::Answer(answer) => {
                     if let Some((app, device)) = answer.device {
                         self.seen.borrow_mut().note(clock(), app, device);
+                        if let Some(stored) = answer.stored {
+                            self.delivered.borrow_mut().note(app, stored);
+                        }
                     }
                     return Visit::Answer(answer);
                 }
@@ -217,6 +228,31 @@ impl Core {
         }
     }
 
+    /// Tells central what was delivered, one report after the other until nothing waits or central does not take it.
+    async fn report_delivered(&self) {
+        while self.shared.is_live() {
+            let Some(request) = self.delivered.borrow_mut().poll_report() else { return };
+            let (reply, answered) = oneshot::channel();
+            let sent = self.shared.calls.try_send(state::Call { request, reply }).is_ok();
+            let patience = self.shared.config.central.write_timeout;
+            let reply = match sent {
+                true => tokio::time::timeout(patience, answered).await.ok().and_then(Result::ok),
+                false => None,
+            };
+            if !self.delivered.borrow_mut().handle_reply(reply.as_ref()) {
+                return;
+            }
+        }
+    }
+
+    /// All that is left, in so far as central takes it.
+    async fn report_last(&self) {
+        self.report_delivered().await;
+        while self.delivered.borrow().is_under_way() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     fn drain_parked(&self) {
         let mut parking = self.parking.borrow_mut();
         for ticket in parking.all() {
@@ -261,6 +297,13 @@ async fn serve(shared: Arc<Shared>, index: usize, listeners: Vec<Listener>) -> s
     // Ends with the runtime.
     let reporter = core.clone();
     tokio::task::spawn_local(async move { reporter.report_seen().await });
+    let reporter = core.clone();
+    tokio::task::spawn_local(async move {
+        loop {
+            tokio::time::sleep(DELIVERED_EVERY).await;
+            reporter.report_delivered().await;
+        }
+    });
     let mut phase = shared.phase.subscribe();
     {
         // Also true at once if the edge was stopped before this thread came so far.
@@ -286,9 +329,11 @@ async fn serve(shared: Arc<Shared>, index: usize, listeners: Vec<Listener>) -> s
         tokio::select! {
             () = core.closed.notified() => {}
             () = shared.mailboxes[index].ready.notified() => core.look_at_mail(index),
-            _ = deadline.as_mut() => break,
+            _ = deadline.as_mut() => return Ok(()),
         }
     }
+    // What is not said by then the devices' next polls say elsewhere.
+    let _ = tokio::time::timeout(DELIVERED_LAST_MAX, core.report_last()).await;
     Ok(())
 }
 

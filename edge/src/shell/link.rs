@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, BytesMut};
 use carillon_world::ShardId;
-use carillon_world::UpstreamReply;
 use carillon_world::stream::{
     Action, FrameDecoder, FrameError, KeyPurpose, Keys, LinkToken, ReceiveError, Receiver,
     ReceiverConfig, RefusalCode, Unserved, encode,
 };
+use carillon_world::{DeviceReceipts, UpstreamReply, UpstreamRequest};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -26,6 +26,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::state::{Call, Phase, Published, Shared};
 use super::tls;
+use crate::core::gather::Gather;
 use crate::core::keys::{KeyRing, Purpose};
 use crate::core::memory::Tightness;
 use crate::{CentralConfig, EdgeError};
@@ -110,8 +111,16 @@ struct Link {
     receiver: Receiver,
     next_id: u64,
     /// Sent, not yet answered.
-    waiting: HashMap<u64, oneshot::Sender<UpstreamReply>>,
+    waiting: HashMap<u64, Waiter>,
+    receipts: Gather<oneshot::Sender<UpstreamReply>>,
     tightness: Tightness,
+}
+
+/// Who waits for a reply.
+enum Waiter {
+    One(oneshot::Sender<UpstreamReply>),
+    /// Those whose receipts are under way.
+    Receipts,
 }
 
 impl Link {
@@ -124,7 +133,16 @@ impl Link {
         let token = LinkToken::new(shared.config.central.token.expose().as_bytes().to_vec());
         let receiver = Receiver::new(config, ShardId::FIRST, token, shared.config.name.clone());
         let tightness = Tightness::new(shared.world_bytes_max);
-        Link { shared, target, calls, receiver, next_id: 0, waiting: HashMap::new(), tightness }
+        Link {
+            shared,
+            target,
+            calls,
+            receiver,
+            next_id: 0,
+            waiting: HashMap::new(),
+            receipts: Gather::default(),
+            tightness,
+        }
     }
 
     async fn follow(mut self) {
@@ -254,16 +272,26 @@ impl Link {
             Action::Keys(keys) => self.shared.keys.store(Arc::new(ring(keys))),
             Action::Reply { id, body } => {
                 // A device that gave up is not there to be told.
-                let Some(asker) = self.waiting.remove(&id) else { return };
-                match UpstreamReply::decode(&body) {
-                    Ok(reply) => {
+                let Some(waiter) = self.waiting.remove(&id) else { return };
+                match (UpstreamReply::decode(&body), waiter) {
+                    (Ok(reply), Waiter::One(asker)) => {
                         let _ = asker.send(reply);
                     }
-                    Err(error) => {
+                    (Ok(reply), Waiter::Receipts) => {
+                        for (asker, own) in self.receipts.handle_reply(&reply) {
+                            let _ = asker.send(own);
+                        }
+                        self.send_receipts();
+                    }
+                    (Err(error), waiter) => {
                         tracing::error!(
                             error = &error as &dyn std::error::Error,
                             "central's reply cannot be read"
                         );
+                        if let Waiter::Receipts = waiter {
+                            drop(self.receipts.handle_lost());
+                            self.send_receipts();
+                        }
                     }
                 }
             }
@@ -301,18 +329,43 @@ impl Link {
     fn has_room(&mut self) -> bool {
         let most = self.shared.config.central.writes_max.get();
         if self.waiting.len() >= most {
-            self.waiting.retain(|_, asker| !asker.is_closed());
+            self.waiting.retain(|_, waiter| match waiter {
+                Waiter::One(asker) => !asker.is_closed(),
+                Waiter::Receipts => true,
+            });
         }
-        self.waiting.len() < most
+        self.waiting.len() + self.receipts.len() < most
     }
 
-    fn send(&mut self, call: Call) {
+    fn send(&mut self, Call { request, reply }: Call) {
+        match request {
+            UpstreamRequest::Receipts { app, device, generation, receipts } => {
+                self.receipts.push(DeviceReceipts { app, device, generation, receipts }, reply);
+                self.send_receipts();
+            }
+            // Where there is no room the call is dropped, which its device hears as an unknown outcome.
+            request => drop(self.queue(&request, Waiter::One(reply))),
+        }
+    }
+
+    /// The next receipts, if none are under way.
+    fn send_receipts(&mut self) {
+        while let Some(request) = self.receipts.poll_request() {
+            if !self.queue(&request, Waiter::Receipts) {
+                drop(self.receipts.handle_lost());
+            }
+        }
+    }
+
+    /// Whether there was room for it.
+    fn queue(&mut self, request: &UpstreamRequest, waiter: Waiter) -> bool {
         let id = self.next_id;
         self.next_id += 1;
-        // Where there is no room the call is dropped, which its device hears as an unknown outcome.
-        if self.receiver.queue_write(id, call.request.encode()).is_ok() {
-            self.waiting.insert(id, call.reply);
+        let queued = self.receiver.queue_write(id, request.encode()).is_ok();
+        if queued {
+            self.waiting.insert(id, waiter);
         }
+        queued
     }
 
     /// Ends what the connection began: no reply will come.
@@ -320,6 +373,7 @@ impl Link {
         self.receiver.handle_disconnected();
         self.shared.set_live(false);
         self.waiting.clear();
+        self.receipts.clear();
         while self.calls.try_recv().is_ok() {}
     }
 }

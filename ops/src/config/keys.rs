@@ -130,6 +130,13 @@ settings! {
         /// Least pause between two such transactions; it is as long as the last one took, if that is
         /// longer.
         purge_pause: Duration = "10ms",
+        /// How long what is counted of a message by minute is kept; all of it goes with the message, the
+        /// horizon after its end.
+        funnel_minutes: Duration = "48h",
+        /// The same by hour.
+        funnel_hours: Duration = "30d",
+        /// The same by day.
+        funnel_days: Duration = "400d",
         /// RAM that the world may take, as central counts it; what would grow it further is refused
         /// with 507. Every edge has to hold the world, so it follows from the smallest of them.
         world_bytes_max: ByteSize = "8GiB",

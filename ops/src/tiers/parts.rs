@@ -5,8 +5,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use carillon_central::config::{
-    AdminConfig, AudienceLimits, BatchLimits, Budgets, CredentialKey, CredentialKeys, LinkConfig,
-    ProviderConfig, PusherConfig, QuotaLimits, StoreConfig, Token as CentralToken, WriterConfig,
+    AdminConfig, AudienceLimits, BatchLimits, Budgets, CredentialKey, CredentialKeys,
+    FunnelRetention, LinkConfig, ProviderConfig, PusherConfig, QuotaLimits, StoreConfig,
+    Token as CentralToken, WriterConfig,
 };
 use carillon_central::{Config as Central, Identity};
 use carillon_edge::{
@@ -129,6 +130,11 @@ pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
             device_ttl: central.device_ttl.0.map(|ttl| ttl.as_millis() as u64),
             purge_step: central.purge_step.get() as u64,
             purge_pause: central.purge_pause.as_millis() as u64,
+            funnel: FunnelRetention {
+                minutes: central.funnel_minutes.as_millis() as u64,
+                hours: central.funnel_hours.as_millis() as u64,
+                days: central.funnel_days.as_millis() as u64,
+            },
             batch: BatchLimits {
                 changes_max: central.batch_changes_max,
                 bytes_max: central.stream_window.0 / 4,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use carillon_world::{AppId, Row, ShardId};
+use carillon_world::{AppId, Row, Seq, ShardId};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Opts, Params};
 use tokio::sync::mpsc;
@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 
 use super::link::{Fields, Link, within};
 use super::{MysqlStore, lease};
-use crate::read::{DEVICES, Reader, SOURCES, Source, unchanged};
-use crate::{StoreError, StoreOptions};
+use crate::read::{DEVICES, Reader, SOURCES, Source, TALLIES, tally, unchanged};
+use crate::{StoreError, StoreOptions, Tally};
 
 /// Rows read under one time limit, and then handed on together.
 const LOAD_CHUNK_ROWS: usize = 512;
@@ -92,6 +92,43 @@ impl MysqlStore {
         let after = lease(&mut link, shard).await?;
         self.link = Some(link);
         unchanged(shard, before, after)
+    }
+}
+
+impl MysqlStore {
+    pub(super) async fn load_all_tallies(
+        &mut self,
+        shard: ShardId,
+        sink: &mut (dyn FnMut(Tally) + Send),
+    ) -> Result<(), StoreError> {
+        let limit = self.options.read_timeout;
+        let mut link = self.take().await?;
+        let head = lease(&mut link, shard).await?.map_or(Seq::ZERO, |(_, head, _)| head);
+        for source in &TALLIES {
+            let rows = link.conn.exec_iter(source.select, (shard.get(),));
+            let mut rows = within(ATTEMPTED, limit, rows).await?;
+            loop {
+                let next = async {
+                    let mut chunk = Vec::with_capacity(LOAD_CHUNK_ROWS);
+                    while chunk.len() < LOAD_CHUNK_ROWS
+                        && let Some(row) = rows.next().await?
+                    {
+                        chunk.push(row);
+                    }
+                    Ok(chunk)
+                };
+                let chunk = within(ATTEMPTED, limit, next).await?;
+                let finished = chunk.len() < LOAD_CHUNK_ROWS;
+                for row in chunk {
+                    sink(tally(source.table, &mut Fields(row), head)?);
+                }
+                if finished {
+                    break;
+                }
+            }
+        }
+        self.link = Some(link);
+        Ok(())
     }
 }
 

@@ -1,12 +1,14 @@
 //! A batch as text: statements from START TRANSACTION to COMMIT, in as few packets as the server takes.
 
+use carillon_world::{AppId, MessageId};
+
 use crate::encode::{Cell, Step, standing};
 use crate::names::Named;
 use crate::tables::{
-    ENDED, OF_MESSAGES, Present, SAID, Table, erase_seen, of_devices, purge_messages,
+    ENDED, OF_MESSAGES, Present, SAID, Table, erase_books, erase_seen, of_devices, purge_messages,
     purge_tombstones,
 };
-use crate::{Erase, ForgetKeys, StoreBatch, StoreError};
+use crate::{Erase, ForgetKeys, OldCounts, StoreBatch, StoreError};
 
 /// Rows a statement at most. More gains nothing and makes the server's parser hold much at once.
 const ROWS_MAX: usize = 1024;
@@ -35,6 +37,7 @@ pub(super) struct Packet {
 pub(super) enum Counted {
     Keys,
     Receipts,
+    Counts,
 }
 
 /// The packets of a batch, each but a very large row at most 80% of what the server takes. Only the last has a COMMIT.
@@ -101,10 +104,30 @@ pub(super) fn packets(
                 let receipts = format!("DELETE FROM receipts WHERE {these} LIMIT {rows_max}");
                 script.counted(&receipts, Counted::Receipts);
                 script.statement(&erase_seen(&these));
+                script.statement(&erase_books(&these));
                 script.statement(&format!(
                     "DELETE FROM erasures WHERE {these} AND NOT EXISTS (SELECT 1 FROM receipts AS r \
                      WHERE r.shard = erasures.shard AND r.app = erasures.app AND r.device = erasures.device)"
                 ));
+            }
+            Step::ForgetCounts(forget) => {
+                let which = match &forget.which {
+                    OldCounts::Before(span, at) => {
+                        format!("span = '{}' AND at < {}", span.name(), at.0)
+                    }
+                    OldCounts::Of(messages) => {
+                        let one = |(app, message): &(AppId, MessageId)| {
+                            format!("app = {} AND message = {}", app.get(), message.get())
+                        };
+                        let any: Vec<String> = messages.iter().map(one).collect();
+                        format!("({})", any.join(" OR "))
+                    }
+                };
+                let delete = format!(
+                    "DELETE FROM message_counts WHERE shard = {shard} AND {which} LIMIT {}",
+                    forget.rows_max
+                );
+                script.counted(&delete, Counted::Counts);
             }
         }
     }
@@ -285,11 +308,11 @@ fn quote(out: &mut String, text: &str, backslash_escapes: bool) {
 mod tests {
     use std::sync::Arc;
 
-    use carillon_world::{AppId, Batch, Change, DeviceId, Epoch, Millis, Seq, ShardId};
+    use carillon_world::{Batch, Change, DeviceId, Epoch, Millis, Seq, ShardId};
 
     use super::*;
     use crate::encode::plan;
-    use crate::{BatchUpkeep, IdempotencyRow, ReceiptRow};
+    use crate::{BatchUpkeep, IdempotencyRow, ReceiptRow, Tallies};
 
     fn batch(changes: u64, receipts: u64, text: &str) -> StoreBatch {
         let gone = |id| Change::DeviceGone { app: AppId::new(1), id: DeviceId::new(id) };
@@ -297,7 +320,7 @@ mod tests {
             app: AppId::new(1),
             device: DeviceId::new(2),
             id,
-            message: carillon_world::MessageId::new(3),
+            message: MessageId::new(3),
             kind: text.to_owned(),
             at: Millis(4),
         };
@@ -313,6 +336,7 @@ mod tests {
             idempotency: Vec::<IdempotencyRow>::new(),
             receipts: (0..receipts).map(receipt).collect(),
             push_jobs: Vec::new(),
+            tallies: Tallies::default(),
             upkeep: BatchUpkeep::default(),
             now: Millis(6),
         }
@@ -352,7 +376,7 @@ mod tests {
             assert_eq!(packet.sql.split(SEPARATOR).count(), packet.statements);
             rows += packet.sql.matches("),(").count() + packet.sql.matches("VALUES (0,").count();
         }
-        assert_eq!(rows, 16_000 + 1, "tombstones, erasures, hours, receipts and the fence");
+        assert_eq!(rows, 20_000 + 1, "tombstones, erasures, hours, books, receipts and the fence");
     }
 
     #[test]

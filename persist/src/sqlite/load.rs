@@ -8,13 +8,13 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use carillon_world::{Row, ShardId};
+use carillon_world::{Row, Seq, ShardId};
 use rusqlite::{Connection, OpenFlags, params};
 use tokio::sync::mpsc;
 
 use super::{Fields, LOAD_CHUNK_ROWS, Worker, down, lease};
-use crate::StoreError;
-use crate::read::{DEVICES, Reader, SOURCES, unchanged};
+use crate::read::{DEVICES, Reader, SOURCES, TALLIES, tally, unchanged};
+use crate::{StoreError, Tally};
 
 /// Rows that a thread takes at a time: a few dozen milliseconds of work.
 const BLOCK_ROWS: i64 = 16_384;
@@ -80,6 +80,25 @@ impl Worker {
         })?;
         unchanged(shard, before, lease(self.connection()?, shard)?)
     }
+
+    pub(super) fn load_tallies(
+        &mut self,
+        shard: ShardId,
+        chunks: &mpsc::Sender<Vec<Tally>>,
+    ) -> Result<(), StoreError> {
+        let down = down(ATTEMPTED);
+        let connection = self.connection()?;
+        let head = lease(connection, shard)?.map_or(Seq::ZERO, |(_, head, _)| head);
+        let mut out = Chunks::new(chunks);
+        for source in &TALLIES {
+            let mut statement = connection.prepare(source.select).map_err(down)?;
+            let mut rows = statement.query([shard.get()]).map_err(down)?;
+            while let Some(row) = rows.next().map_err(down)? {
+                out.push(tally(source.table, &mut Fields(row), head)?)?;
+            }
+        }
+        out.send()
+    }
 }
 
 /// Which rows are still to be read.
@@ -135,17 +154,17 @@ fn load_devices(
 }
 
 /// Rows on their way to whoever loads, some at a time.
-struct Chunks<'a> {
-    chunk: Vec<Row>,
-    chunks: &'a mpsc::Sender<Vec<Row>>,
+struct Chunks<'a, T> {
+    chunk: Vec<T>,
+    chunks: &'a mpsc::Sender<Vec<T>>,
 }
 
-impl<'a> Chunks<'a> {
-    fn new(chunks: &'a mpsc::Sender<Vec<Row>>) -> Chunks<'a> {
+impl<'a, T> Chunks<'a, T> {
+    fn new(chunks: &'a mpsc::Sender<Vec<T>>) -> Chunks<'a, T> {
         Chunks { chunk: Vec::with_capacity(LOAD_CHUNK_ROWS), chunks }
     }
 
-    fn push(&mut self, row: Row) -> Result<(), StoreError> {
+    fn push(&mut self, row: T) -> Result<(), StoreError> {
         self.chunk.push(row);
         if self.chunk.len() == LOAD_CHUNK_ROWS { self.send() } else { Ok(()) }
     }

@@ -10,10 +10,10 @@ use crate::encode::{Cell, Step, plan, standing};
 use crate::names::Named;
 use crate::read::{self, SELECT_LEASE};
 use crate::tables::{
-    ENDED, OF_MESSAGES, Present, SAID, Table, erase_seen, of_devices, purge_messages,
+    ENDED, OF_MESSAGES, Present, SAID, Table, erase_books, erase_seen, of_devices, purge_messages,
     purge_tombstones,
 };
-use crate::{CommitError, Committed, Erase, ForgetKeys, StoreBatch};
+use crate::{CommitError, Committed, Erase, ForgetCounts, ForgetKeys, OldCounts, StoreBatch};
 
 /// Rows a statement. A few sizes, so that each stays prepared; 128 rows of 13 columns are far below SQLite's 32,766
 /// parameters.
@@ -32,6 +32,15 @@ const FORGET_KEYS: &str = "DELETE FROM idempotency WHERE rowid IN (SELECT rowid 
 const ERASE_RECEIPTS: &str = "DELETE FROM receipts WHERE (shard, app, device, receipt) IN (\
                               SELECT shard, app, device, receipt FROM receipts \
                               WHERE shard = ?1 AND app = ?2 AND device = ?3 LIMIT ?4)";
+
+const FORGET_COUNTS_BEFORE: &str = "DELETE FROM message_counts WHERE (shard, app, message, span, counter, at) IN (\
+                                    SELECT shard, app, message, span, counter, at FROM message_counts \
+                                    INDEXED BY message_counts_at \
+                                    WHERE shard = ?1 AND span = ?2 AND at < ?3 LIMIT ?4)";
+
+const FORGET_COUNTS_OF: &str = "DELETE FROM message_counts WHERE (shard, app, message, span, counter, at) IN (\
+                                SELECT shard, app, message, span, counter, at FROM message_counts \
+                                WHERE shard = ?1 AND app = ?2 AND message = ?3 LIMIT ?4)";
 
 impl Worker {
     pub(super) fn commit(&mut self, batch: &StoreBatch) -> Result<Committed, CommitError> {
@@ -159,6 +168,9 @@ fn write(
             Step::Erase(erase) => {
                 committed.receipts_erased += erase_receipts(transaction, shard, erase)?;
             }
+            Step::ForgetCounts(forget) => {
+                committed.counts_forgotten += forget_counts(transaction, shard, forget)?;
+            }
         }
     }
     Ok(committed)
@@ -236,8 +248,36 @@ fn erase_receipts(
     }
     let these = of_devices(shard, &erase.devices, |id| signed(id).to_string());
     transaction.execute(&erase_seen(&these), [])?;
+    transaction.execute(&erase_books(&these), [])?;
     transaction.execute(&erasures_over(&these), [])?;
     Ok(u64::from(erase.rows_max - left))
+}
+
+/// How many counts went.
+fn forget_counts(
+    transaction: &Transaction<'_>,
+    shard: u16,
+    forget: &ForgetCounts,
+) -> rusqlite::Result<u64> {
+    let mut left = forget.rows_max;
+    match &forget.which {
+        OldCounts::Before(span, at) => {
+            let key = params![shard, span.name(), signed(at.0), left];
+            let gone = transaction.prepare_cached(FORGET_COUNTS_BEFORE)?.execute(key)?;
+            left = left.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX));
+        }
+        OldCounts::Of(messages) => {
+            for (app, message) in messages {
+                let key = params![shard, signed(app.get()), signed(message.get()), left];
+                let gone = transaction.prepare_cached(FORGET_COUNTS_OF)?.execute(key)?;
+                left = left.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX));
+                if left == 0 {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(u64::from(forget.rows_max - left))
 }
 
 /// The text of each multi-row insert, made once.
@@ -302,6 +342,9 @@ mod tests {
             FORGET_KEYS.to_owned(),
             ERASE_RECEIPTS.to_owned(),
             erase_seen(&these),
+            erase_books(&these),
+            FORGET_COUNTS_BEFORE.to_owned(),
+            FORGET_COUNTS_OF.to_owned(),
             erasures_over(&these),
         ]);
         let bare = format!("DELETE FROM devices WHERE shard = 0 AND deleted = 1 AND {these}");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use carillon_expr::{Number, Type, Value};
 use carillon_persist::{
-    AnyStore, BatchUpkeep, EpochClaim, Opening, Store as _, StoreBatch, StoreOptions,
+    AnyStore, BatchUpkeep, EpochClaim, Opening, Store as _, StoreBatch, StoreOptions, Tallies,
 };
 use carillon_world::{
     AppId, AppRow, AttributeId, AttributeRow, Batch, Change, DeviceId, DevicePrivate, DeviceRow,
@@ -191,6 +191,7 @@ async fn commit(
         idempotency: Vec::new(),
         receipts: Vec::new(),
         push_jobs: Vec::new(),
+        tallies: Tallies::default(),
         horizon: Seq::ZERO,
         upkeep: BatchUpkeep::default(),
         now: Millis(1),

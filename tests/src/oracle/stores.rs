@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use carillon_expr::{Dialect, Truth, Type, sample_hash_of};
 use carillon_persist::{
-    AnyStore, BatchUpkeep, EpochClaim, Opening, Store, StoreBatch, StoreOptions, StoreUrl,
+    AnyStore, BatchUpkeep, EpochClaim, Opening, Store, StoreBatch, StoreOptions, StoreUrl, Tallies,
 };
 use carillon_world::{
     AppId, AppRow, AttributeRow, Batch, Change, DeviceId, DeviceRow, Environment, GroupRow, Millis,
@@ -290,6 +290,7 @@ impl Written {
             idempotency: Vec::new(),
             receipts: Vec::new(),
             push_jobs: Vec::new(),
+            tallies: Tallies::default(),
             upkeep: BatchUpkeep::default(),
             now: Millis(1),
         };

@@ -119,6 +119,8 @@ fn sample(things: &Things, call: &str) -> (Vec<String>, Option<Value>) {
                    "not_before": "2096-01-01T00:00:00Z", "expires_at": "2097-01-01T00:00:00Z"}),
         ),
         "GET /v1/apps/{app}/messages/{message}"
+        | "GET /v1/apps/{app}/messages/{message}/funnel"
+        | "GET /v1/apps/{app}/messages/{message}/funnel/series"
         | "POST /v1/apps/{app}/messages/{message}:recall" => with(&[app, message], Value::Null),
         "PATCH /v1/apps/{app}/messages/{message}" => with(
             &[app, message],
@@ -143,6 +145,10 @@ fn sample(things: &Things, call: &str) -> (Vec<String>, Option<Value>) {
 fn right_call(operation: &Operation, parameters: &[String], body: &Option<Value>) -> Call {
     let parameters: Vec<&str> = parameters.iter().map(String::as_str).collect();
     let call = Call::of(operation, &parameters);
+    let call = match operation.path.ends_with("/series") {
+        true => call.query("counter=delivered&bucket=hour"),
+        false => call,
+    };
     match body {
         Some(body) => call.json(body.clone()),
         None => call,

@@ -8,6 +8,7 @@ mod model;
 mod purge;
 mod settings;
 mod suite;
+mod tallies;
 
 use std::path::PathBuf;
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use carillon_persist::{
     AnyStore, BatchUpkeep, CommitError, EpochClaim, ForgetKeys, IdempotencyRow, Opening,
-    ReceiptRow, Store, StoreBatch, StoreError, StoreOptions,
+    ReceiptRow, Store, StoreBatch, StoreError, StoreOptions, Tallies,
 };
 use carillon_world::{AppId, Batch, Change, DeviceId, Epoch, MessageId, Millis, Row, Seq, ShardId};
 use rand::Rng;
 
 use crate::model::{Generator, Model, TEXTS, sorted};
-use crate::{Bench, open, purge};
+use crate::{Bench, open, purge, tallies};
 
 pub(crate) const DATABASE: &str = "suite";
 
@@ -42,6 +42,7 @@ pub(crate) fn batch_of(shard: ShardId, opening: &Opening, changes: &Arc<Batch>) 
         idempotency: vec![],
         receipts: vec![],
         push_jobs: vec![],
+        tallies: Tallies::default(),
         upkeep: BatchUpkeep::default(),
         now: Millis(1),
     }
@@ -58,6 +59,7 @@ pub(crate) fn side_rows(shard: ShardId, epoch: Epoch, head: Seq) -> StoreBatch {
         idempotency: vec![],
         receipts: vec![],
         push_jobs: vec![],
+        tallies: Tallies::default(),
         upkeep: BatchUpkeep::default(),
         now: Millis(1),
     }
@@ -88,7 +90,15 @@ fn footprint(bench: &impl Bench, shard: ShardId) -> String {
         );
         all += &bench.sql(DATABASE, &select);
     }
-    for table in ["message_revisions", "audience_revisions", "idempotency", "receipts", "lineage"] {
+    for table in [
+        "message_revisions",
+        "audience_revisions",
+        "idempotency",
+        "receipts",
+        "lineage",
+        "device_books",
+        "message_counts",
+    ] {
         all += &bench.sql(DATABASE, &format!("SELECT COUNT(*) FROM {table} WHERE shard = {shard}"));
     }
     all
@@ -109,6 +119,7 @@ pub(crate) async fn run(bench: &mut impl Bench) {
     damage_is_noticed(bench, shard(11)).await;
     a_load_is_the_same_however_many_load(bench, shard(16)).await;
     a_load_under_another_owner_is_refused(bench, shard(17)).await;
+    tallies::run(bench, shard(12)).await;
     purge::run(bench).await;
     the_number_of_shards_is_fixed_and_a_newer_schema_refused(bench).await;
 }

@@ -9,7 +9,7 @@ use carillon_world::{
 };
 
 use super::{Decided, app_of};
-use crate::core::funnel::Counter;
+use crate::core::funnel::{Counter, Skip};
 use crate::core::ledger::Ledger;
 use crate::core::problem;
 use crate::core::push::jobs::{self, JobKey};
@@ -146,8 +146,8 @@ fn count(ledger: &mut Ledger, now: Millis, report: &PushReport) {
         counts.failed.iter().map(|(reason, n)| (Counter::Failed(channel, reason.0.into()), *n));
     let others = [
         (pushed, counts.accepted),
-        (Counter::Skipped("quiet".into()), counts.quiet),
-        (Counter::Skipped("capped".into()), counts.capped),
+        (Counter::Skipped(Skip::Quiet), counts.quiet),
+        (Counter::Skipped(Skip::Capped), counts.capped),
     ];
     for (counter, n) in failed.chain(others).filter(|(_, n)| *n > 0) {
         ledger.count(now, app, message, counter, n);

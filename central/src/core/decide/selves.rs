@@ -10,11 +10,15 @@ use carillon_world::{
     AppId, ApplyError, Change, DeviceId, DevicePrivate, DeviceRow, Millis, Position, SecretHash,
     Seq,
 };
-use carillon_world::{Receipt, ReceiptKind, SEEN_DEVICES_MAX};
+use carillon_world::{
+    DELIVERED_DEVICES_MAX, DeviceReceipts, Judgement, RECEIPT_DEVICES_MAX, Receipt, ReceiptKind,
+    SEEN_DEVICES_MAX, Stored,
+};
 use subtle::ConstantTimeEq;
 
 use super::devices::{Setter, edited, put};
-use super::{Decided, app_of};
+use super::{Decided, Fault, app_of};
+use crate::core::books::Mark;
 use crate::core::budget::Quota;
 use crate::core::input::ProfileEdit;
 use crate::core::ledger::Ledger;
@@ -134,9 +138,10 @@ pub(super) fn receipts(
             })
         })
     };
-    let counted: Vec<_> = receipts
-        .iter()
-        .filter(addressed)
+    let addressed: Vec<&Receipt> = receipts.iter().filter(addressed).collect();
+    let marks: Vec<_> = addressed.iter().map(|r| (r.message, mark_of(&r.kind))).collect();
+    let counted: Vec<_> = addressed
+        .into_iter()
         .map(|r| {
             let (id, message, at) = (r.id, r.message, r.at);
             ReceiptRow { app, device, id, message, kind: kind(&r.kind), at }
@@ -144,8 +149,60 @@ pub(super) fn receipts(
         .collect();
     if !counted.is_empty() {
         ledger.open().receipts.extend(counted);
+        for (message, mark) in marks {
+            ledger.mark(now, (app, device), message, mark);
+        }
     }
     came_by(ledger, now, app, device)?;
+    Ok(Reply::Done)
+}
+
+/// Each device's receipts by themselves.
+pub(super) fn receipt_batch(
+    ledger: &mut Ledger,
+    now: Millis,
+    devices: &[DeviceReceipts],
+) -> Decided {
+    if devices.len() > RECEIPT_DEVICES_MAX {
+        let detail = format!("a request has the receipts of at most {RECEIPT_DEVICES_MAX} devices");
+        return Err(problem::too_large(detail).into());
+    }
+    let mut outcomes = Vec::with_capacity(devices.len());
+    for DeviceReceipts { app, device, generation, receipts: of_device } in devices {
+        match receipts(ledger, now, (*app, *device, *generation), of_device) {
+            Ok(_) => outcomes.push(None),
+            Err(Fault::Refused(problem)) => outcomes.push(Some(problem)),
+            Err(broken @ Fault::Broken(_)) => return Err(broken),
+        }
+    }
+    Ok(Reply::Receipts(outcomes))
+}
+
+/// What a device had at a position is known only while its profile is that of the position, and above the horizon; else
+/// the device's next report says it. A position that is not in the past of what is committed says nothing.
+pub(super) fn delivered(
+    ledger: &mut Ledger,
+    now: Millis,
+    app: AppId,
+    devices: &[Stored],
+) -> Decided {
+    if devices.len() > DELIVERED_DEVICES_MAX {
+        let detail = format!("a report has at most {DELIVERED_DEVICES_MAX} devices");
+        return Err(problem::too_large(detail).into());
+    }
+    app_of(ledger, app)?;
+    for Stored { device, at, volatile } in devices {
+        let committed = &ledger.committed.world;
+        if at.shard != committed.shard() || committed.judge(*at) != Judgement::Past {
+            continue;
+        }
+        let world = ledger.world();
+        let row = world.app(app).and_then(|app| app.device(*device)).cloned();
+        let above = at.seq >= world.horizon();
+        if let Some(row) = row.filter(|row| above && row.p <= at.seq) {
+            ledger.stored(now, &row, at.seq, *volatile);
+        }
+    }
     Ok(Reply::Done)
 }
 
@@ -204,6 +261,15 @@ fn came_by(
         ledger.put(vec![Change::Seen { app, at, devices: vec![device] }])?;
     }
     Ok(())
+}
+
+fn mark_of(kind: &ReceiptKind) -> Mark {
+    match kind {
+        ReceiptKind::Displayed => Mark::Displayed,
+        ReceiptKind::Opened => Mark::Opened,
+        ReceiptKind::Dismissed => Mark::Dismissed,
+        ReceiptKind::Action(_) => Mark::Action,
+    }
 }
 
 /// As the store keeps it.

@@ -2,6 +2,7 @@ mod audiences;
 mod budgets;
 mod devices;
 mod messages;
+mod receipts;
 mod upkeep;
 mod volatile;
 

@@ -1,7 +1,7 @@
 //! What is forgotten when, in steps that no caller notices.
 //!
-//! Four things are forgotten: what the horizon has passed, idempotency keys, devices that were not seen for too long,
-//! and the receipts of forgotten devices. Each step is bounded in rows and takes hardly longer than a batch without one
+//! Five things are forgotten: what the horizon has passed, idempotency keys, devices that were not seen for too long,
+//! the receipts of forgotten devices, and old counts. Each step is bounded in rows and takes hardly longer than a batch without one
 //! ([`Pace`]), at most one is in the batches at a time, and the next one waits at least as long as the last one took: so
 //! writers have at least half of the store, however much there is to forget. A step that fails is taken again; all of
 //! them may be taken twice.
@@ -9,10 +9,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use carillon_persist::{BatchUpkeep, Committed, Erase, ForgetKeys, Kept};
+use carillon_persist::{BatchUpkeep, Committed, Erase, ForgetCounts, ForgetKeys, Kept};
 use carillon_world::{AppId, ApplyError, Change, DeviceId, Millis, Seq};
 
 use super::WriterConfig;
+use super::counts::OldRows;
 use super::pace::Pace;
 use super::retention::Retention;
 use crate::core::ledger::{Draft, Ledger};
@@ -41,11 +42,13 @@ pub enum StepKind {
     Keys,
     /// Devices that were not seen for too long.
     Devices,
+    /// What was counted of messages that are forgotten, or too long ago.
+    Counts,
 }
 
 /// In this order each gets its turn.
-pub(super) const KINDS: [StepKind; 4] =
-    [StepKind::Erasures, StepKind::Purge, StepKind::Keys, StepKind::Devices];
+pub(super) const KINDS: [StepKind; 5] =
+    [StepKind::Erasures, StepKind::Purge, StepKind::Keys, StepKind::Devices, StepKind::Counts];
 
 #[derive(Debug)]
 pub(super) struct Upkeep {
@@ -62,6 +65,7 @@ pub(super) struct Upkeep {
     turn: usize,
     keys_at: Millis,
     sweep: Sweep,
+    counts: OldRows,
     /// Forgotten devices whose receipts may still be there.
     erasures: VecDeque<(AppId, DeviceId)>,
     /// What the store has to be told yet.
@@ -98,6 +102,7 @@ impl Upkeep {
             turn: 0,
             keys_at: now,
             sweep: Sweep { apps: Vec::new(), after: None, next_at: now },
+            counts: OldRows::new(config.funnel, now),
             erasures: kept.erasures.into(),
             seen_since,
         }
@@ -186,6 +191,11 @@ impl Upkeep {
                     ledger.put(vec![Change::DeviceGone { app, id }])?;
                 }
             }
+            StepKind::Counts => {
+                let rows_max = self.rows_max(kind);
+                let Some(which) = self.counts.take(now, ledger) else { return Ok(false) };
+                ledger.open().upkeep.forget_counts = Some(ForgetCounts { which, rows_max });
+            }
         }
         Ok(true)
     }
@@ -236,6 +246,9 @@ impl Upkeep {
                 !full(kind, found.receipts_erased)
             }
             (Some(kind @ StepKind::Keys), Some((found, _))) => !full(kind, found.keys_forgotten),
+            (Some(kind @ StepKind::Counts), Some((found, _))) => {
+                !full(kind, found.counts_forgotten)
+            }
             _ => false,
         };
         if let Some((_, took)) = found {
@@ -256,6 +269,7 @@ impl Upkeep {
                 drop(self.erasures.drain(..erased.min(ERASE_DEVICES_MAX)))
             }
             StepKind::Keys if drained => self.keys_at = now.plus(KEYS_EVERY),
+            StepKind::Counts if drained => self.counts.handle_drained(),
             _ => {}
         }
     }

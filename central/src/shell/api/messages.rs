@@ -219,7 +219,7 @@ fn read(jobs: &Jobs, app: &App, message: &carillon_world::Message) -> MessageBod
     body(jobs, message.row(), message.expression().to_text(app), None)
 }
 
-fn message_id(text: &str) -> Result<MessageId, Refusal> {
+pub(super) fn message_id(text: &str) -> Result<MessageId, Refusal> {
     Ok(text.parse().map_err(|_| problem::not_found("message"))?)
 }
 

@@ -470,7 +470,13 @@ fn ask(
             let empty = news.messages.is_empty()
                 && news.gone.is_empty()
                 && news.inventory.as_ref().is_none_or(Vec::is_empty);
-            assert_eq!(news.cursor.fresh, !empty);
+            // Whatever leaves open what the client holds is to be confirmed.
+            let open = match (&news.inventory, cursor.held) {
+                (_, None) => false,
+                (Some(_), Some(_)) => true,
+                (None, Some(held)) => device.p > held.seq,
+            };
+            assert_eq!(news.cursor.fresh, !empty || open);
             assert!(
                 news.cursor.digest.is_none_or(|sum| sum == digest_by(&h)),
                 "the digest of H(w)"
@@ -725,4 +731,65 @@ fn a_purge_changes_nothing_that_a_cursor_from_the_horizon_on_gets() {
         compared += one;
     }
     assert!(compared > 10_000, "{compared}");
+}
+
+/// What `stored` says of each moment of a history since the profile last changed, on every later world.
+fn reports(seed: u64, counts: &mut [u64; 3]) {
+    let mut random = Random(seed);
+    let mut history = History::new();
+    for _ in 0..40 {
+        let changes = 1 + random.below(3);
+        history.commit(|truth, seq| truth.change(&mut random, seq), changes);
+    }
+    let moments = &history.moments;
+    for (at, Moment { world, .. }) in moments.iter().enumerate() {
+        let row = world.app(APP).and_then(|app| app.device(DEVICE)).expect("it is there");
+        let first = row.p.max(world.horizon());
+        let known: Vec<&Moment> =
+            moments[..=at].iter().filter(|moment| moment.world.seq() >= first).collect();
+        for (index, moment) in known.iter().enumerate() {
+            let (h, seq) = (moment.truth.h(), moment.world.seq());
+            let digest = digest_by(&moment.truth.volatile_h());
+            for since in std::iter::once(None).chain(known[..=index].iter().map(Some)) {
+                let before = since.map_or_else(Held::new, |before| before.truth.h());
+                let mut found: BTreeSet<MessageId> = before.keys().copied().collect();
+                let since = since.map(|before| before.world.seq());
+                for (id, holds) in stored(world, row, (seq, Some(digest)), since) {
+                    assert_eq!(holds, h.contains_key(&id), "{id} at {seq} since {since:?}");
+                    if holds {
+                        found.insert(id)
+                    } else {
+                        found.remove(&id)
+                    };
+                    counts[usize::from(holds)] += 1;
+                }
+                let open = moment.truth.volatile_h();
+                let missed = |id: &&MessageId| found.contains(*id) != h.contains_key(*id);
+                for id in h.keys().chain(&before.keys().copied().collect::<Vec<_>>()).filter(missed)
+                {
+                    let was = known.iter().any(|m| m.truth.volatile_h().contains_key(id));
+                    assert!(was || open.contains_key(id), "{id} at {seq} since {since:?}");
+                    counts[2] += 1;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_reported_as_stored_is_what_the_device_had() {
+    let mut counts = [0; 3];
+    for seed in 0..300 {
+        let outcome = std::panic::catch_unwind(|| {
+            let mut counts = [0; 3];
+            reports(seed, &mut counts);
+            counts
+        });
+        let Ok(one) = outcome else { panic!("seed {seed}: see above") };
+        (0..3).for_each(|n| counts[n] += one[n]);
+    }
+    let [lost, held, open] = counts;
+    assert!(lost > 10_000 && held > 10_000, "{counts:?}");
+    // The clock altered more than a digest explains.
+    assert!(open * 20 < held, "{counts:?}");
 }
