@@ -92,7 +92,7 @@ impl Sim {
             writer: Writer::new(
                 self.plan.writer,
                 clock,
-                Loaded { keys, kept, ..Loaded::from(world.clone()) },
+                Loaded { keys, kept, tallies: self.store.tallies(), ..Loaded::from(world.clone()) },
             ),
             epoch: opening.epoch,
             log: ChangeLog::new(self.plan.log_bytes_max, world.seq()),
