@@ -151,7 +151,7 @@ impl FromStr for Selection {
         // What makes a counter with words added to it.
         let known = ["", ":apns", ":quiet", ":other"];
         let fits = |more: &&str| format!("{text}{more}").parse::<Counter>().is_ok();
-        let is_known = known.iter().any(|more| fits(more)) || text == "failed";
+        let is_known = known.iter().any(fits) || text == "failed";
         if is_known { Ok(Selection(text.to_owned())) } else { Err(()) }
     }
 }
@@ -389,7 +389,7 @@ impl Funnel {
             return found;
         }
         let counts = self.apps.get_mut(app).and_then(|messages| messages.get_mut(message));
-        for (_, series) in counts.into_iter().flat_map(|counts| Arc::make_mut(counts)) {
+        for (_, series) in counts.into_iter().flat_map(Arc::make_mut) {
             if [0, 1, 2].iter().any(|index| is_old(series, *index)) {
                 let series = Arc::make_mut(series);
                 for (spans, old) in series.spans.iter_mut().zip(old) {

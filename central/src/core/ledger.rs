@@ -279,13 +279,13 @@ impl Ledger {
         world.follows_clock().then(|| world.clock().plus(tick))
     }
 
-    /// The open batch, with room for some rows that no change brings.
-    fn open_for_rows(&mut self) -> &mut Draft {
+    /// Closes the open batch if it is full, before rows change that no change brings. None is opened for that: most
+    /// reports have nothing new to say.
+    fn make_room(&mut self) {
         let most = self.limits.changes_max.get();
-        if self.open().rows >= most {
+        if self.batches.back().is_some_and(|draft| draft.rows >= most) {
             self.close();
         }
-        self.open()
     }
 
     /// Counts `n` more of a message at `now`; nothing, if the world does not know it.
@@ -301,7 +301,7 @@ impl Ledger {
         if n == 0 || !is_known {
             return;
         }
-        self.open_for_rows();
+        self.make_room();
         let keys = self.ahead.tally.funnel.count(now, (app, message), counter, n);
         let open = self.open();
         for key in keys {
@@ -317,7 +317,7 @@ impl Ledger {
         message: MessageId,
         mark: Mark,
     ) {
-        self.open_for_rows();
+        self.make_room();
         if self.ahead.tally.books.mark(app, device, message, mark) {
             self.touch_book(app, device);
             if let Some(counter) = counter_of(mark) {
@@ -335,7 +335,7 @@ impl Ledger {
         held: Seq,
         volatile: Option<u64>,
     ) {
-        self.open_for_rows();
+        self.make_room();
         let State { world, tally, .. } = &mut self.ahead;
         let Some(first) = tally.books.handle_stored(world, device, held, volatile) else { return };
         self.touch_book(device.app, device.id);

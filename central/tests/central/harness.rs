@@ -9,7 +9,7 @@ use carillon_central::config::{RootSecret, Token};
 use carillon_central::{Central, Config, Identity};
 use carillon_persist::{
     AnyStore, CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, Store, StoreBatch,
-    StoreError, StoreOptions, StoreUrl, UnsafeSetting,
+    StoreError, StoreOptions, StoreUrl, Tally, UnsafeSetting,
 };
 use carillon_world::{Millis, Row, ShardId};
 use http::{HeaderMap, Method, StatusCode};
@@ -95,6 +95,13 @@ impl Store for FaultyStore {
     }
     async fn load_kept(&mut self, shard: ShardId) -> Result<Kept, StoreError> {
         self.inner.load_kept(shard).await
+    }
+    async fn load_tallies(
+        &mut self,
+        shard: ShardId,
+        sink: &mut (dyn FnMut(Tally) + Send),
+    ) -> Result<(), StoreError> {
+        self.inner.load_tallies(shard, sink).await
     }
     async fn commit(&mut self, batch: &StoreBatch) -> Result<Committed, CommitError> {
         while self.faults.0.load(Ordering::SeqCst) == 4 {

@@ -40,7 +40,7 @@ pub struct Answer {
     /// Whom it is for, where that was proved.
     pub device: Option<(AppId, DeviceId)>,
     /// What the request showed that the device has stored.
-    pub stored: Option<Stored>,
+    pub stored: Option<Box<Stored>>,
 }
 
 impl Answer {

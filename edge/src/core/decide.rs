@@ -124,7 +124,7 @@ pub fn decide(view: &View<'_>, now: Instant, asked: &Asked<'_>, entropy: Entropy
 #[derive(Debug, Default)]
 struct Shown {
     device: Option<(AppId, DeviceId)>,
-    stored: Option<Stored>,
+    stored: Option<Box<Stored>>,
 }
 
 fn try_decide(
@@ -188,7 +188,7 @@ fn try_decide(
             if let Some(at) = held.held.filter(|_| held.fresh && verdict != Some(Judgement::Reset))
             {
                 let volatile = held.volatile;
-                shown.stored = Some(Stored { device: session.device, at, volatile });
+                shown.stored = Some(Box::new(Stored { device: session.device, at, volatile }));
             }
             match carillon_world::poll(world, device, &held, view.limits) {
                 Outcome::Behind => wait(Awaits::Position(world.position())),

@@ -146,8 +146,8 @@ impl Core {
                 Step::Answer(answer) => {
                     if let Some((app, device)) = answer.device {
                         self.seen.borrow_mut().note(clock(), app, device);
-                        if let Some(stored) = answer.stored {
-                            self.delivered.borrow_mut().note(app, stored);
+                        if let Some(stored) = &answer.stored {
+                            self.delivered.borrow_mut().note(app, **stored);
                         }
                     }
                     return Visit::Answer(answer);

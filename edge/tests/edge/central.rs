@@ -237,7 +237,11 @@ impl Truth {
                     committed: self.commit(vec![Change::Device(Arc::new(row))]),
                 }
             }
-            UpstreamRequest::Receipts { .. } => {
+            UpstreamRequest::ReceiptBatch { devices } => UpstreamReply::Receipts {
+                committed: self.world.position(),
+                outcomes: vec![None; devices.len()],
+            },
+            UpstreamRequest::Receipts { .. } | UpstreamRequest::Delivered { .. } => {
                 UpstreamReply::Written { committed: self.world.position() }
             }
             UpstreamRequest::Seen { devices, .. } => {

@@ -11,6 +11,7 @@ mod cuts;
 mod fetches;
 mod fleet;
 mod forgery;
+mod funnel;
 mod input;
 mod lag;
 mod manual;

@@ -79,6 +79,9 @@ impl Sim {
             Step::Answer(answer) => {
                 if let Some((app, device)) = answer.device {
                     self.saw(edge, app, device);
+                    if let Some(stored) = &answer.stored {
+                        self.edges[edge].delivered.note(app, **stored);
+                    }
                 }
                 self.answer(edge, id, &answer);
             }

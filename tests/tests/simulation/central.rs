@@ -36,7 +36,7 @@ enum Fate {
 /// What is with the store.
 #[derive(Debug)]
 enum Work {
-    Commit(StoreBatch, Fate),
+    Commit(Box<StoreBatch>, Fate),
     /// `heard`: whether the answer comes through.
     Epoch {
         claim: EpochClaim,
@@ -92,7 +92,7 @@ impl Sim {
             writer: Writer::new(
                 self.plan.writer,
                 clock,
-                Loaded { keys, kept, ..Loaded::from(world.clone()) },
+                Loaded { keys, kept, tallies: self.store.tallies(), ..Loaded::from(world.clone()) },
             ),
             epoch: opening.epoch,
             log: ChangeLog::new(self.plan.log_bytes_max, world.seq()),
@@ -114,7 +114,7 @@ impl Sim {
         self.trace.count("central crashes");
         match central.work {
             Some(Work::Commit(batch, Fate::Commits | Fate::Unknown)) => {
-                self.store.lose_sight_of(batch);
+                self.store.lose_sight_of(*batch);
             }
             Some(Work::Epoch { claim, .. }) if self.random.percent(50) => {
                 self.settle_store();
@@ -244,7 +244,7 @@ impl Sim {
         let work = match central.claim {
             Some(claim) => Work::Epoch { claim, heard },
             None => match central.writer.poll_batch(clock) {
-                Some(batch) => Work::Commit(batch, fate),
+                Some(batch) => Work::Commit(Box::new(batch), fate),
                 None => return,
             },
         };
@@ -279,7 +279,7 @@ impl Sim {
             Work::Commit(batch, Fate::Unknown) => {
                 self.trace.note(self.now, "unknown outcome", [0, 0, 0]);
                 self.trace.count("unknown outcomes");
-                self.store.lose_sight_of(batch);
+                self.store.lose_sight_of(*batch);
                 central.writer.handle_unknown();
                 let number_min = central.epoch.number + 1;
                 let held = Some(central.epoch);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use carillon_client::RequestId;
 use carillon_edge::core::call;
+use carillon_edge::core::delivered::Delivered;
 use carillon_edge::core::keys::{KeyRing, Purpose};
 use carillon_edge::core::mail::Mail;
 use carillon_edge::core::parking::Parking;
@@ -49,6 +50,9 @@ pub(crate) struct Edge {
     pub(crate) parking: Parking<u64>,
     /// Whom it saw, and whether a report of them is on its way.
     pub(crate) seen: Seen,
+    pub(crate) delivered: Delivered,
+    /// The number of the report that central has not answered.
+    pub(crate) delivered_comes: Option<u64>,
     pub(crate) report_comes: bool,
     pub(crate) calls: BTreeMap<u64, Open>,
     /// Calls that wait for central, by the number of their request.
@@ -73,6 +77,8 @@ impl Edge {
             live: false,
             parking: Parking::new(plan.parked_max, plan.parked_per_device_max),
             seen: Seen::default(),
+            delivered: Delivered::default(),
+            delivered_comes: None,
             report_comes: false,
             calls: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -144,6 +150,7 @@ impl Sim {
         }
         it.link = None;
         it.receiver.handle_disconnected();
+        it.delivered_comes = None;
         let waiting = std::mem::take(&mut it.waiting);
         for call in waiting.into_values() {
             self.trace.count("unanswered writes");
@@ -193,6 +200,11 @@ impl Sim {
             Action::Keys(keys) => self.edges[edge].keys = ring(keys),
             Action::Reply { id, body } => {
                 let reply = UpstreamReply::decode(&body).expect("central sends replies");
+                if self.edges[edge].delivered_comes == Some(id) {
+                    self.edges[edge].delivered_comes = None;
+                    self.edges[edge].delivered.handle_reply(Some(&reply));
+                    return;
+                }
                 let Some(call) = self.edges[edge].waiting.remove(&id) else { return };
                 let entropy = self.random.entropy();
                 let it = &self.edges[edge];
@@ -229,6 +241,18 @@ impl Sim {
                 break;
             }
             self.trace.count("reports");
+        }
+        // One whose answer was lost with its link goes again.
+        if self.edges[edge].live && self.edges[edge].delivered_comes.is_none() {
+            let number = self.draw_number();
+            let it = &mut self.edges[edge];
+            it.delivered.handle_reply(None);
+            if let Some(report) = it.delivered.poll_report() {
+                if it.receiver.queue_write(number, report.encode()).is_ok() {
+                    it.delivered_comes = Some(number);
+                }
+                self.trace.count("reports of deliveries");
+            }
         }
         self.pump_all();
     }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use carillon_persist::{
-    Committed, EpochClaim, Erase, ForgetKeys, Holding, IdempotencyRow, Kept, Opening, StoreBatch,
-    StoreError, Verdict, judge_claim,
+    BookRow, Committed, CountRow, CountSpan, EpochClaim, Erase, ForgetKeys, Holding,
+    IdempotencyRow, Kept, Opening, StoreBatch, StoreError, Tallies, Verdict, judge_claim,
 };
 use carillon_world::{
-    AppId, Change, Epoch, Lineage, LineageEntry, Millis, Partition, Seq, ShardId, World,
-    WorldBuilder,
+    AppId, Change, DeviceId, Epoch, Lineage, LineageEntry, MessageId, Millis, Partition, Seq,
+    ShardId, World, WorldBuilder,
 };
 
 pub(crate) const SHARD: ShardId = ShardId::FIRST;
@@ -21,6 +21,8 @@ pub(crate) struct Store {
     world: Option<World>,
     keys: BTreeMap<(AppId, Arc<str>), IdempotencyRow>,
     kept: Kept,
+    books: BTreeMap<(AppId, DeviceId), BookRow>,
+    counts: BTreeMap<(AppId, MessageId, CountSpan, Millis, Arc<str>), CountRow>,
     /// A transaction whose owner lost sight of it: it commits before the next epoch, or never.
     limbo: Option<StoreBatch>,
     /// The world before the last batch, and where that led.
@@ -39,6 +41,8 @@ impl Store {
             world: None,
             keys: BTreeMap::new(),
             kept: Kept::default(),
+            books: BTreeMap::new(),
+            counts: BTreeMap::new(),
             limbo: None,
             before: None,
             down_until: 0,
@@ -73,6 +77,7 @@ impl Store {
             assert!(before.is_none(), "a key is written once");
         }
         let committed = self.keep(batch, &world);
+        self.tally(batch, &world);
         let seq = world.seq();
         self.before = self.world.replace(world).map(|before| (before, seq));
         Ok(committed)
@@ -98,6 +103,19 @@ impl Store {
             self.kept.erasures.retain(|device| !devices.contains(device));
         }
         committed
+    }
+
+    fn tally(&mut self, batch: &StoreBatch, world: &World) {
+        for row in &batch.tallies.books {
+            self.books.insert((row.app, row.device), row.clone());
+        }
+        self.books.retain(|(app, device), _| {
+            world.app(*app).is_some_and(|app| app.device(*device).is_some())
+        });
+        for row in &batch.tallies.counts {
+            let key = (row.app, row.message, row.span, row.at, row.counter.clone());
+            self.counts.insert(key, row.clone());
+        }
     }
 
     /// The transaction went off, and nobody hears how it ends.
@@ -151,6 +169,14 @@ impl Store {
                 *world = before;
                 world.set_lineage(lineage);
             }
+        }
+    }
+
+    /// What was counted.
+    pub(crate) fn tallies(&self) -> Tallies {
+        Tallies {
+            books: self.books.values().cloned().collect(),
+            counts: self.counts.values().cloned().collect(),
         }
     }
 

@@ -133,8 +133,9 @@ impl Record {
                 };
                 let is_new = !self.devices.contains_key(&line.id.get());
                 let device = self.devices.entry(line.id.get()).or_default();
-                if is_new || device.country != country {
-                    (device.country, device.p) = (country, at);
+                // A line says all of the groups.
+                if is_new || device.country != country || device.vip {
+                    (device.country, device.vip, device.p) = (country, false, at);
                 }
             }
             Write::Members { join, devices, .. } => {
