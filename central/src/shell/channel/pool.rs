@@ -2,7 +2,9 @@
 //!
 //! A pool of our own, because clients that keep one connection an origin cannot use a provider that allows several, and
 //! because what a lost connection means for the requests on it has to be known: a request that the provider has
-//! certainly not processed (RFC 9113, sections 6.8 and 8.7) goes out again on another connection, any other is reported.
+//! certainly not processed (RFC 9113, sections 6.8 and 8.7) goes out again on another connection. So does one that was
+//! lost on a connection whose end the provider had announced: its last frames may be lost with it, and a push that comes
+//! twice takes its own place. Any other loss is reported.
 //!
 //! What always holds: no connection has more requests in flight than [`PoolLimits::streams_max`] or than the provider
 //! allows; all but one wait until the provider said how many that is; a request ends within
@@ -31,8 +33,9 @@ use crate::core::channel::{Outcome, Reason, Scope};
 use crate::core::outbound::HttpsUrl;
 use crate::shell::outbound::{DialError, Dialer};
 
-/// Connections that a request is tried on at most, if each one closes before it took the request.
-const TRIES: usize = 8;
+/// Connections that a request is tried on at most, if each one closes before it took the request. A provider that
+/// closes connections after some hundred requests leaves out every other one, so a few would not do.
+const TRIES: usize = 32;
 /// How long a pool that could not get one connection more waits before it tries again.
 const GROW_AGAIN: Duration = Duration::from_secs(1);
 /// Requests on a connection before the provider said how many it takes: one asks, as it were, for all.
@@ -147,6 +150,8 @@ struct Connection {
     /// As many may be.
     room: AtomicUsize,
     closed: AtomicBool,
+    /// The provider announced its end, with GOAWAY.
+    leaving: AtomicBool,
 }
 
 enum Sender {
@@ -196,6 +201,8 @@ impl Pool {
                 match seat.connection.send(&make, self.0.limits.reply_bytes_max).await {
                     Ok(reply) => return Ok(reply),
                     Err(Fault::NotTaken) => {}
+                    Err(Fault::Lost(Lost::Connection))
+                        if seat.connection.leaving.load(Ordering::Acquire) => {}
                     Err(Fault::Lost(lost)) => return Err(lost),
                 }
             }
@@ -206,8 +213,8 @@ impl Pool {
             .unwrap_or(Err(Lost::Timeout))
     }
 
-    /// A place on the open connection with the fewest requests. The first connection is waited for; more are opened
-    /// aside, when all that are open are half full.
+    /// A place on the first open connection that has one: full connections write and read more at a time than two
+    /// that are half full. The first connection is waited for; another is opened aside when all are full.
     async fn seat(&self) -> Result<Seat<'_>, Lost> {
         loop {
             match self.try_seat() {
@@ -230,23 +237,25 @@ impl Pool {
 
     fn try_seat(&self) -> Room<'_> {
         let open = self.0.open.load();
-        let mut best: Option<(usize, &Arc<Connection>)> = None;
+        let mut is_any_open = false;
         for connection in open.iter().filter(|connection| !connection.is_closed()) {
-            let in_flight = connection.in_flight.load(Ordering::Relaxed);
-            if best.is_none_or(|(fewest, _)| in_flight < fewest) {
-                best = Some((in_flight, connection));
+            is_any_open = true;
+            let room = connection.room.load(Ordering::Relaxed);
+            if connection.in_flight.load(Ordering::Relaxed) >= room {
+                continue;
             }
+            // Counted before it is compared, so that two at once cannot both take the last place.
+            if connection.in_flight.fetch_add(1, Ordering::Relaxed) < room {
+                return Room::Seat(Seat { connection: connection.clone(), pool: &self.0 });
+            }
+            connection.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
-        let Some((in_flight, connection)) = best else { return Room::NoneOpen };
-        let room = connection.room.load(Ordering::Relaxed);
-        if in_flight >= room.div_ceil(2) && open.len() < self.0.limits.connections_max {
+        if !is_any_open {
+            return Room::NoneOpen;
+        }
+        if open.len() < self.0.limits.connections_max {
             self.grow();
         }
-        // Counted before it is compared, so that two at once cannot both take the last place.
-        if connection.in_flight.fetch_add(1, Ordering::Relaxed) < room {
-            return Room::Seat(Seat { connection: connection.clone(), pool: &self.0 });
-        }
-        connection.in_flight.fetch_sub(1, Ordering::Relaxed);
         Room::Full
     }
 
@@ -322,7 +331,8 @@ impl Pool {
                     }
                     polled
                 });
-                let _ = ended.await;
+                // Without an error only after a GOAWAY that says there is none.
+                ended.await.is_ok()
             });
             connection
         } else {
@@ -332,6 +342,7 @@ impl Pool {
             let connection = Arc::new(Connection::new(Sender::Http1(Mutex::new(sender)), 1));
             self.0.clone().drive(&connection, async move {
                 let _ = driver.await;
+                false
             });
             connection
         };
@@ -346,16 +357,18 @@ impl Pool {
 }
 
 impl Inner {
-    /// Runs a connection until it ends, which it does when the pool lets go of it.
+    /// Runs a connection until it takes no more requests. The driver gives whether the provider announced that. It
+    /// ends when the pool lets go of the connection, too.
     fn drive(
         self: Arc<Inner>,
         connection: &Arc<Connection>,
-        driver: impl Future<Output = ()> + Send + 'static,
+        driver: impl Future<Output = bool> + Send + 'static,
     ) {
         let (pool, driven) = (Arc::downgrade(&self), Arc::downgrade(connection));
         tokio::spawn(async move {
-            driver.await;
+            let is_leaving = driver.await;
             if let (Some(pool), Some(connection)) = (pool.upgrade(), driven.upgrade()) {
+                connection.leaving.store(is_leaving, Ordering::Release);
                 connection.closed.store(true, Ordering::Release);
                 pool.remove(&connection);
                 pool.freed.notify_waiters();
@@ -379,6 +392,7 @@ impl Connection {
             in_flight: AtomicUsize::new(0),
             room: AtomicUsize::new(room),
             closed: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
         }
     }
 
