@@ -2,15 +2,18 @@
 //!
 //! A pool of our own, because clients that keep one connection an origin cannot use a provider that allows several, and
 //! because what a lost connection means for the requests on it has to be known: a request that the provider has
-//! certainly not processed (RFC 9113, sections 6.8 and 8.7) goes out again on another connection, any other is reported.
+//! certainly not processed (RFC 9113, sections 6.8 and 8.7) goes out again on another connection. So does one that was
+//! lost on a connection whose end the provider had announced: its last frames may be lost with it, and a push that comes
+//! twice takes its own place. Any other loss is reported.
 //!
 //! What always holds: no connection has more requests in flight than [`PoolLimits::streams_max`] or than the provider
-//! allows; none is sent before the provider said how many that is; a request ends within
-//! [`PoolLimits::request_timeout`]. There is no lock on a request's way while a connection is open.
+//! allows; all but one wait until the provider said how many that is; a request ends within
+//! [`PoolLimits::request_timeout`]. A request waits with the pool and not with a connection, so that whichever has room
+//! first takes it. There is no lock of ours on its way while a connection has room.
 
 use std::fmt;
-use std::future::{Future as _, poll_fn};
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -23,17 +26,24 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Notify};
 
 use crate::config::ProviderConfig;
 use crate::core::channel::{Outcome, Reason, Scope};
 use crate::core::outbound::HttpsUrl;
 use crate::shell::outbound::{DialError, Dialer};
 
-/// Connections that a request is tried on at most, if each one closes before it took the request.
-const TRIES: usize = 4;
+/// Connections that a request is tried on at most, if each one closes before it took the request. A provider that
+/// closes connections after some hundred requests leaves out every other one, so a few would not do.
+const TRIES: usize = 32;
 /// How long a pool that could not get one connection more waits before it tries again.
 const GROW_AGAIN: Duration = Duration::from_secs(1);
+/// Requests on a connection before the provider said how many it takes: one asks, as it were, for all.
+const STREAMS_FIRST: usize = 1;
+/// The limit comes with the provider's first frame, and nothing tells of it: it is looked for so often at first, and
+/// with every request afterwards.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+const LOOKS_MAX: u32 = 200;
 /// Header fields of an answer, in bytes as RFC 9113 counts them.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
 
@@ -130,15 +140,18 @@ struct Inner {
     dialing: Mutex<Option<Lost>>,
     dials_failed: AtomicU64,
     growing: AtomicBool,
+    /// A request ended, or a connection opened or closed.
+    freed: Notify,
 }
 
 struct Connection {
     sender: Sender,
-    /// Under way or waiting for their turn.
     in_flight: AtomicUsize,
-    permits: Semaphore,
-    /// What the provider allows at present.
-    streams: AtomicUsize,
+    /// As many may be.
+    room: AtomicUsize,
+    closed: AtomicBool,
+    /// The provider announced its end, with GOAWAY.
+    leaving: AtomicBool,
 }
 
 enum Sender {
@@ -173,6 +186,7 @@ impl Pool {
             dialing: Mutex::new(None),
             dials_failed: AtomicU64::new(0),
             growing: AtomicBool::new(false),
+            freed: Notify::new(),
         }))
     }
 
@@ -183,10 +197,12 @@ impl Pool {
     ) -> Result<Reply, Lost> {
         let tries = async {
             for _ in 0..TRIES {
-                let connection = self.pick().await?;
-                match connection.send(&make, self.0.limits.reply_bytes_max).await {
+                let seat = self.seat().await?;
+                match seat.connection.send(&make, self.0.limits.reply_bytes_max).await {
                     Ok(reply) => return Ok(reply),
                     Err(Fault::NotTaken) => {}
+                    Err(Fault::Lost(Lost::Connection))
+                        if seat.connection.leaving.load(Ordering::Acquire) => {}
                     Err(Fault::Lost(lost)) => return Err(lost),
                 }
             }
@@ -197,17 +213,59 @@ impl Pool {
             .unwrap_or(Err(Lost::Timeout))
     }
 
-    /// The open connection with the fewest requests. The first is waited for; more are opened aside, when all that are
-    /// open are half full.
-    async fn pick(&self) -> Result<Arc<Connection>, Lost> {
-        if let Some(connection) = self.least_loaded() {
-            return Ok(connection);
+    /// A place on the first open connection that has one: full connections write and read more at a time than two
+    /// that are half full. The first connection is waited for; another is opened aside when all are full.
+    async fn seat(&self) -> Result<Seat<'_>, Lost> {
+        loop {
+            match self.try_seat() {
+                Room::Seat(seat) => return Ok(seat),
+                Room::Full => {}
+                Room::NoneOpen => {
+                    self.dial_first().await?;
+                    continue;
+                }
+            }
+            let mut freed = pin!(self.0.freed.notified());
+            freed.as_mut().enable();
+            // What ended before this waited told nobody.
+            if let Room::Seat(seat) = self.try_seat() {
+                return Ok(seat);
+            }
+            freed.await;
         }
+    }
+
+    fn try_seat(&self) -> Room<'_> {
+        let open = self.0.open.load();
+        let mut is_any_open = false;
+        for connection in open.iter().filter(|connection| !connection.is_closed()) {
+            is_any_open = true;
+            let room = connection.room.load(Ordering::Relaxed);
+            if connection.in_flight.load(Ordering::Relaxed) >= room {
+                continue;
+            }
+            // Counted before it is compared, so that two at once cannot both take the last place.
+            if connection.in_flight.fetch_add(1, Ordering::Relaxed) < room {
+                return Room::Seat(Seat { connection: connection.clone(), pool: &self.0 });
+            }
+            connection.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+        if !is_any_open {
+            return Room::NoneOpen;
+        }
+        if open.len() < self.0.limits.connections_max {
+            self.grow();
+        }
+        Room::Full
+    }
+
+    /// Opens a connection unless one is open.
+    async fn dial_first(&self) -> Result<(), Lost> {
         let inner = &*self.0;
         let failed_before = inner.dials_failed.load(Ordering::Acquire);
         let mut last = inner.dialing.lock().await;
-        if let Some(connection) = self.least_loaded() {
-            return Ok(connection);
+        if inner.open.load().iter().any(|connection| !connection.is_closed()) {
+            return Ok(());
         }
         // Whoever waited while an attempt failed takes that as its own.
         if inner.dials_failed.load(Ordering::Acquire) != failed_before
@@ -215,31 +273,10 @@ impl Pool {
         {
             return Err(lost);
         }
-        match self.dial().await {
-            Ok(connection) => Ok(connection),
-            Err(lost) => {
-                *last = Some(lost);
-                inner.dials_failed.fetch_add(1, Ordering::Release);
-                Err(lost)
-            }
-        }
-    }
-
-    fn least_loaded(&self) -> Option<Arc<Connection>> {
-        let open = self.0.open.load();
-        let mut best: Option<(usize, &Arc<Connection>)> = None;
-        for connection in open.iter().filter(|connection| !connection.is_closed()) {
-            let in_flight = connection.in_flight.load(Ordering::Relaxed);
-            if best.is_none_or(|(fewest, _)| in_flight < fewest) {
-                best = Some((in_flight, connection));
-            }
-        }
-        let (in_flight, connection) = best?;
-        let room = connection.streams.load(Ordering::Relaxed).min(self.0.limits.streams_max);
-        if in_flight >= room.div_ceil(2) && open.len() < self.0.limits.connections_max {
-            self.grow();
-        }
-        Some(connection.clone())
+        self.dial().await.inspect_err(|lost| {
+            *last = Some(*lost);
+            inner.dials_failed.fetch_add(1, Ordering::Release);
+        })
     }
 
     fn grow(&self) {
@@ -256,7 +293,7 @@ impl Pool {
         });
     }
 
-    async fn dial(&self) -> Result<Arc<Connection>, Lost> {
+    async fn dial(&self) -> Result<(), Lost> {
         let Inner { dialer, url, limits, .. } = &*self.0;
         let stream = dialer.dial(url).await.map_err(Lost::Dial)?;
         let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -268,31 +305,34 @@ impl Pool {
                 .keep_alive_timeout(limits.keep_alive_timeout)
                 .keep_alive_while_idle(limits.keep_idle)
                 .max_header_list_size(HEADER_BYTES_MAX)
-                // Until the provider's own number is there.
-                .initial_max_send_streams(1)
+                .initial_max_send_streams(STREAMS_FIRST)
                 .handshake(io);
-            let (sender, driver) = shake.await.map_err(|_| Lost::Connection)?;
-            let connection = Arc::new(Connection::new(Sender::Http2(sender), limits.streams_max));
+            let (sender, mut driver) = shake.await.map_err(|_| Lost::Connection)?;
+            let connection = Arc::new(Connection::new(Sender::Http2(sender), STREAMS_FIRST));
             let (pool, driven) = (Arc::downgrade(&self.0), Arc::downgrade(&connection));
-            // Ends when the connection does, which it does when the pool lets go of it.
-            tokio::spawn(async move {
-                let mut driver = driver;
+            let (mut known, streams_max) = (STREAMS_FIRST, limits.streams_max.max(1));
+            self.0.clone().drive(&connection, async move {
+                let (mut look, mut looks) = (tokio::time::interval(LOOK_EVERY), LOOKS_MAX);
                 let ended = poll_fn(|cx| {
                     let polled = Pin::new(&mut driver).poll(cx);
-                    if let Some(connection) = driven.upgrade() {
-                        connection
-                            .streams
-                            .store(driver.current_max_send_streams(), Ordering::Relaxed);
+                    while known == STREAMS_FIRST && looks > 0 && look.poll_tick(cx).is_ready() {
+                        looks -= 1;
+                    }
+                    // A provider that allows none for a while is asked with one, which waits here.
+                    let room = driver.current_max_send_streams().clamp(1, streams_max);
+                    if room != known {
+                        known = room;
+                        if let Some(connection) = driven.upgrade() {
+                            connection.room.store(room, Ordering::Relaxed);
+                        }
+                        if let Some(pool) = pool.upgrade() {
+                            pool.freed.notify_waiters();
+                        }
                     }
                     polled
                 });
-                let _ = ended.await;
-                if let Some(connection) = driven.upgrade() {
-                    connection.permits.close();
-                    if let Some(pool) = pool.upgrade() {
-                        pool.remove(&connection);
-                    }
-                }
+                // Without an error only after a GOAWAY that says there is none.
+                ended.await.is_ok()
             });
             connection
         } else {
@@ -300,15 +340,9 @@ impl Pool {
             let shake = builder.max_buf_size(HEADER_BYTES_MAX as usize).handshake(io);
             let (sender, driver) = shake.await.map_err(|_| Lost::Connection)?;
             let connection = Arc::new(Connection::new(Sender::Http1(Mutex::new(sender)), 1));
-            let (pool, driven) = (Arc::downgrade(&self.0), Arc::downgrade(&connection));
-            tokio::spawn(async move {
+            self.0.clone().drive(&connection, async move {
                 let _ = driver.await;
-                if let Some(connection) = driven.upgrade() {
-                    connection.permits.close();
-                    if let Some(pool) = pool.upgrade() {
-                        pool.remove(&connection);
-                    }
-                }
+                false
             });
             connection
         };
@@ -317,11 +351,31 @@ impl Pool {
             more.push(connection.clone());
             more
         });
-        Ok(connection)
+        self.0.freed.notify_waiters();
+        Ok(())
     }
 }
 
 impl Inner {
+    /// Runs a connection until it takes no more requests. The driver gives whether the provider announced that. It
+    /// ends when the pool lets go of the connection, too.
+    fn drive(
+        self: Arc<Inner>,
+        connection: &Arc<Connection>,
+        driver: impl Future<Output = bool> + Send + 'static,
+    ) {
+        let (pool, driven) = (Arc::downgrade(&self), Arc::downgrade(connection));
+        tokio::spawn(async move {
+            let is_leaving = driver.await;
+            if let (Some(pool), Some(connection)) = (pool.upgrade(), driven.upgrade()) {
+                connection.leaving.store(is_leaving, Ordering::Release);
+                connection.closed.store(true, Ordering::Release);
+                pool.remove(&connection);
+                pool.freed.notify_waiters();
+            }
+        });
+    }
+
     fn remove(&self, connection: &Arc<Connection>) {
         self.open.rcu(|open| {
             let mut fewer = Vec::clone(open);
@@ -332,20 +386,22 @@ impl Inner {
 }
 
 impl Connection {
-    fn new(sender: Sender, streams_max: usize) -> Connection {
+    fn new(sender: Sender, room: usize) -> Connection {
         Connection {
             sender,
             in_flight: AtomicUsize::new(0),
-            permits: Semaphore::new(streams_max.min(Semaphore::MAX_PERMITS)),
-            streams: AtomicUsize::new(streams_max),
+            room: AtomicUsize::new(room),
+            closed: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
         }
     }
 
     fn is_closed(&self) -> bool {
-        match &self.sender {
-            Sender::Http1(_) => self.permits.is_closed(),
-            Sender::Http2(sender) => self.permits.is_closed() || sender.is_closed(),
-        }
+        let is_closed = match &self.sender {
+            Sender::Http1(_) => false,
+            Sender::Http2(sender) => sender.is_closed(),
+        };
+        is_closed || self.closed.load(Ordering::Acquire)
     }
 
     async fn send(
@@ -353,9 +409,6 @@ impl Connection {
         make: &impl Fn(Protocol) -> Request<Full<Bytes>>,
         reply_bytes_max: usize,
     ) -> Result<Reply, Fault> {
-        let _counted = Counted::new(&self.in_flight);
-        // Closed with the connection: nothing was sent.
-        let _permit = self.permits.acquire().await.map_err(|_| Fault::NotTaken)?;
         let response = match &self.sender {
             Sender::Http2(sender) => {
                 sender.clone().send_request(make(Protocol::Http2)).await.map_err(fault)?
@@ -421,17 +474,21 @@ fn fault(error: hyper::Error) -> Fault {
     Fault::Lost(Lost::Connection)
 }
 
-struct Counted<'a>(&'a AtomicUsize);
+/// One request's place on a connection.
+struct Seat<'a> {
+    connection: Arc<Connection>,
+    pool: &'a Inner,
+}
 
-impl<'a> Counted<'a> {
-    fn new(count: &'a AtomicUsize) -> Counted<'a> {
-        count.fetch_add(1, Ordering::Relaxed);
-        Counted(count)
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.connection.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.pool.freed.notify_one();
     }
 }
 
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+enum Room<'a> {
+    Seat(Seat<'a>),
+    Full,
+    NoneOpen,
 }
