@@ -119,15 +119,15 @@ impl Lane {
         let mut flying = FuturesUnordered::new();
         let mut reports = FuturesUnordered::new();
         let mut is_draining = false;
+        let mut is_stale = true;
         loop {
             let now = self.shared.clock.now();
             self.wake = now.plus(LOOK_AGAIN);
             let mut more = false;
             if !is_draining {
-                if changed.has_changed().unwrap_or(true) || now >= self.sync_at {
-                    // Marked before it is read, so that what comes meanwhile is not overlooked.
-                    changed.mark_unchanged();
+                if is_stale || now >= self.sync_at {
                     self.sync(now);
+                    is_stale = false;
                 }
                 self.wake = self.wake.min(self.sync_at);
                 more = self.walk(now);
@@ -142,6 +142,7 @@ impl Lane {
                     reports.push(report(self.writes.clone(), slot.id, Arc::new(of.clone()), false));
                 }
             }
+            self.slots.retain(|slot| !slot.run.is_closed());
             self.note_in_flight(flying.len());
             if is_draining && flying.is_empty() && reports.is_empty() {
                 break;
@@ -150,7 +151,10 @@ impl Lane {
                 && self.shared.jobs().live_of(self.app, self.kind).next().is_none();
             if is_idle && !is_draining {
                 tokio::select! {
-                    changed = changed.changed() => if changed.is_err() { break },
+                    changed = changed.changed() => match changed {
+                        Ok(()) => is_stale = true,
+                        Err(_) => break,
+                    },
                     () = reached(&mut phase, Phase::Draining) => break,
                     () = tokio::time::sleep(IDLE) => break,
                 }
@@ -171,7 +175,10 @@ impl Lane {
                         reports.push(report(self.writes.clone(), slot, of, true));
                     }
                 }
-                changed = changed.changed(), if !is_draining => if changed.is_err() { break },
+                changed = changed.changed(), if !is_draining => match changed {
+                    Ok(()) => is_stale = true,
+                    Err(_) => break,
+                },
                 () = reached(&mut phase, Phase::Draining), if !is_draining => is_draining = true,
                 () = tokio::task::yield_now(), if more => {}
                 () = tokio::time::sleep(pause), if !more && !is_draining => {}
