@@ -297,7 +297,8 @@ impl Bench {
         self.run = None;
         self.kills += 1;
         let kept = Kept { push_jobs: self.jobs.of(APP, MESSAGE).to_vec(), ..Kept::default() };
-        let loaded = Loaded { world: self.writer.committed().clone(), keys: vec![], kept };
+        let world = self.writer.committed().clone();
+        let loaded = Loaded { kept, ..Loaded::from(world) };
         self.writer = Writer::new(WriterConfig::default(), self.now, loaded);
     }
 

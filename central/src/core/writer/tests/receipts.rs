@@ -244,6 +244,7 @@ impl Trial {
                 priority: None,
                 not_before: None,
                 expires_at: None,
+                push: None,
             })),
             (7..9, ..) => create(CreateMessage { to: to.into(), ..message(self.next) }),
             (9..11, Some(device), _) => self.receipts(device),
