@@ -13,7 +13,7 @@ use crate::push;
 use crate::tables::{
     APP_PUSH, APPS, ATTRIBUTES, AUDIENCE_REVISIONS, AUDIENCES, COMMITTED_CLOCK, DEVICE_BOOKS,
     DEVICE_SEEN, DEVICES, ERASURES, GROUPS, IDEMPOTENCY, MESSAGE_COUNTS, MESSAGE_PUSH, MESSAGES,
-    PUSH_JOBS, QUOTAS, RECEIPTS, REVISIONS, SEEN_SINCE, SEQ_TIMES, Table,
+    PUSH_JOBS, PUSH_TIMES, QUOTAS, RECEIPTS, REVISIONS, SEEN_SINCE, SEQ_TIMES, Table,
 };
 use crate::{
     CountRow, Erase, ForgetCounts, ForgetKeys, IDEMPOTENCY_KEY_BYTES_MAX, PushJobRow, StoreBatch,
@@ -115,6 +115,16 @@ pub(crate) fn plan(batch: &StoreBatch) -> Result<Vec<Step<'_>>, StoreError> {
     insert(&mut steps, &RECEIPTS, receipts);
     let jobs = batch.push_jobs.iter().flat_map(|row| job(batch.shard.get().into(), row));
     insert(&mut steps, &PUSH_JOBS, jobs.collect());
+    let times = batch.push_times.iter().flat_map(|row| {
+        let minutes = push::write_minutes(&row.minutes);
+        [
+            shard.clone(),
+            Cell::Int(row.app.get()),
+            Cell::Int(row.device.get()),
+            Cell::Text(minutes.into()),
+        ]
+    });
+    insert(&mut steps, &PUSH_TIMES, times.collect());
     tallies(&shard, &batch.tallies, &mut steps)?;
     Ok(steps)
 }

@@ -25,7 +25,7 @@ pub use durability::UnsafeSetting;
 pub use epoch::{Holding, Verdict, judge_claim};
 pub use error::{CommitError, StoreError};
 pub use mysql::MysqlStore;
-pub use push::{JobState, PushJobRow, Retry, RunKind};
+pub use push::{JobState, PushJobRow, PushTimesRow, Retry, RunKind};
 pub use sqlite::SqliteStore;
 pub use store::{
     AnyStore, EpochClaim, IDEMPOTENCY_KEY_BYTES_MAX, IdempotencyRow, Opening, ReceiptRow, Store,

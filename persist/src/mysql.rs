@@ -296,6 +296,9 @@ impl Store for MysqlStore {
         for mut row in link.all(attempted, push::SELECT_JOBS, (shard,)).await? {
             kept.push_jobs.push(push::job(&mut row)?);
         }
+        for mut row in link.all(attempted, push::SELECT_TIMES, (shard,)).await? {
+            kept.push_times.push(push::times(&mut row)?);
+        }
         self.link = Some(link);
         Ok(kept)
     }

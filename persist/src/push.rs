@@ -67,6 +67,14 @@ pub struct Retry {
     pub due: Millis,
 }
 
+/// When a device was pushed, in minutes since 1970, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushTimesRow {
+    pub app: AppId,
+    pub device: DeviceId,
+    pub minutes: Arc<[u32]>,
+}
+
 impl PushJobRow {
     pub fn is_live(&self) -> bool {
         self.state != JobState::Done
@@ -94,6 +102,27 @@ fn read_retries(text: &str) -> Result<Vec<Retry>, Damage> {
     };
     let parts = text.split_ascii_whitespace();
     parts.map(|part| one(part).ok_or_else(|| format!("the retry {part:?}"))).collect()
+}
+
+pub(crate) fn write_minutes(minutes: &[u32]) -> String {
+    let parts: Vec<String> = minutes.iter().map(u32::to_string).collect();
+    parts.join(" ")
+}
+
+/// One parameter: the shard.
+pub(crate) const SELECT_TIMES: &str = "SELECT app, device, minutes FROM push_times WHERE shard = ?";
+
+pub(crate) fn times(columns: &mut impl Columns) -> Result<PushTimesRow, crate::StoreError> {
+    let mut read = || {
+        let text = columns.text(2)?;
+        let minutes = text.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>();
+        Ok(PushTimesRow {
+            app: AppId::new(columns.int(0)?),
+            device: DeviceId::new(columns.int(1)?),
+            minutes: minutes.map_err(|_| format!("the minutes {text:?}"))?,
+        })
+    };
+    crate::read::in_table("push_times", read())
 }
 
 pub(crate) fn write_policy(policy: &PushPolicy) -> String {

@@ -402,6 +402,11 @@ impl Worker {
         while let Some(row) = rows.next().map_err(down)? {
             kept.push_jobs.push(push::job(&mut Fields(row))?);
         }
+        let mut statement = connection.prepare(push::SELECT_TIMES).map_err(down)?;
+        let mut rows = statement.query([shard]).map_err(down)?;
+        while let Some(row) = rows.next().map_err(down)? {
+            kept.push_times.push(push::times(&mut Fields(row))?);
+        }
         Ok(kept)
     }
 }

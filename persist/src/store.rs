@@ -10,8 +10,8 @@ use carillon_world::{
 };
 
 use crate::{
-    BatchUpkeep, CommitError, Committed, Kept, MysqlStore, PushJobRow, SqliteStore, StoreError,
-    StoreOptions, StoreUrl, Tallies, Tally, UnsafeSetting,
+    BatchUpkeep, CommitError, Committed, Kept, MysqlStore, PushJobRow, PushTimesRow, SqliteStore,
+    StoreError, StoreOptions, StoreUrl, Tallies, Tally, UnsafeSetting,
 };
 
 /// The longest idempotency key.
@@ -56,6 +56,7 @@ pub struct StoreBatch {
     pub idempotency: Vec<IdempotencyRow>,
     pub receipts: Vec<ReceiptRow>,
     pub push_jobs: Vec<PushJobRow>,
+    pub push_times: Vec<PushTimesRow>,
     pub tallies: Tallies,
     pub upkeep: BatchUpkeep,
     /// The committed clock.

@@ -203,8 +203,11 @@ pub(crate) static LINEAGE: Table = Table::of(
     &["shard", "epoch_number", "epoch_tag", "began_after", "fork", "began_at"],
 );
 
+pub(crate) static PUSH_TIMES: Table =
+    Table::of("push_times", 3, &["shard", "app", "device", "minutes"]);
+
 /// Every table that a store must have.
-pub(crate) static ALL: [&Table; 23] = [
+pub(crate) static ALL: [&Table; 24] = [
     &LEASE,
     &LINEAGE,
     &APPS,
@@ -226,6 +229,7 @@ pub(crate) static ALL: [&Table; 23] = [
     &APP_PUSH,
     &MESSAGE_PUSH,
     &PUSH_JOBS,
+    &PUSH_TIMES,
     &DEVICE_BOOKS,
     &MESSAGE_COUNTS,
 ];
@@ -277,13 +281,15 @@ pub(crate) fn erase_seen(these: &str) -> String {
     )
 }
 
-/// The books of devices that are gone, as [`erase_seen`].
-pub(crate) fn erase_books(these: &str) -> String {
-    format!(
-        "DELETE FROM device_books WHERE {these} AND NOT EXISTS (SELECT 1 FROM devices AS d \
-         WHERE d.shard = device_books.shard AND d.app = device_books.app AND d.device = device_books.device \
-         AND d.deleted = 0)"
-    )
+/// What is kept beside the rows of devices that are gone, as [`erase_seen`].
+pub(crate) fn erase_beside(these: &str) -> [String; 2] {
+    ["device_books", "push_times"].map(|table| {
+        format!(
+            "DELETE FROM {table} WHERE {these} AND NOT EXISTS (SELECT 1 FROM devices AS d \
+             WHERE d.shard = {table}.shard AND d.app = {table}.app AND d.device = {table}.device \
+             AND d.deleted = 0)"
+        )
+    })
 }
 
 /// Rows of any table whose key begins with one of these devices.

@@ -6,7 +6,7 @@
 
 use carillon_world::{AppId, DeviceId, Millis, Seq};
 
-use crate::{ForgetCounts, PushJobRow};
+use crate::{ForgetCounts, PushJobRow, PushTimesRow};
 
 /// What a batch does beside its changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,4 +59,5 @@ pub struct Kept {
     /// Devices whose erasure is not over.
     pub erasures: Vec<(AppId, DeviceId)>,
     pub push_jobs: Vec<PushJobRow>,
+    pub push_times: Vec<PushTimesRow>,
 }

@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use carillon_persist::{BatchUpkeep, PushJobRow, ReceiptRow, Tallies};
+use carillon_persist::{BatchUpkeep, PushJobRow, PushTimesRow, ReceiptRow, Tallies};
 use carillon_world::{
-    AppId, ApplyError, Batch, Change, DeviceId, DeviceRow, Epoch, MessageId, MessageState, Millis,
-    Position, Seq, World,
+    AppId, ApplyError, Batch, Change, DeviceId, DeviceRow, Epoch, FrequencyCap, MessageId,
+    MessageState, Millis, Position, Seq, World,
 };
 
 use super::books::Mark;
@@ -19,6 +19,7 @@ use super::decide::Fault;
 use super::funnel::Counter;
 use super::idempotency::{KeyRecord, Keys};
 use super::limits::{BATCH_BYTES_MAX, BATCH_CHANGES_MAX};
+use super::push::caps::Caps;
 use super::push::jobs::{self, Jobs};
 use super::schedule::Schedule;
 use super::seen::LastSeen;
@@ -62,6 +63,7 @@ pub(crate) struct Draft {
     pub(crate) keys: Vec<KeyRecord>,
     pub(crate) receipts: Vec<ReceiptRow>,
     pub(crate) push_jobs: Vec<PushJobRow>,
+    pub(crate) push_times: Vec<PushTimesRow>,
     /// Whose rows go with it.
     pub(crate) touched: Touched,
     /// It writes what is owed.
@@ -85,6 +87,7 @@ impl Draft {
             && self.keys.is_empty()
             && self.receipts.is_empty()
             && self.push_jobs.is_empty()
+            && self.push_times.is_empty()
             && self.touched.is_empty()
             && self.upkeep == BatchUpkeep::default()
     }
@@ -116,12 +119,13 @@ impl Ledger {
         tallies: Tallies,
         keys: Vec<KeyRecord>,
         seen: LastSeen,
-        jobs: Vec<PushJobRow>,
+        (jobs, push_times): (Vec<PushJobRow>, Vec<PushTimesRow>),
         now: Millis,
     ) -> Ledger {
         let schedule = Schedule::of(&world);
         let mut committed = State::load(world, tallies);
         committed.jobs = Jobs::new(jobs);
+        committed.caps = Caps::load(push_times, &committed.world);
         let ahead = committed.clone();
         Ledger {
             limits,
@@ -172,6 +176,7 @@ impl Ledger {
                 keys: Vec::new(),
                 receipts: Vec::new(),
                 push_jobs: Vec::new(),
+                push_times: Vec::new(),
                 touched: self.owed.clone(),
                 pays: !self.owed.is_empty(),
                 upkeep: BatchUpkeep::default(),
@@ -245,6 +250,12 @@ impl Ledger {
         for job in jobs::after_change(before, message.row(), push, seq, self.now) {
             self.put_job(job);
         }
+    }
+
+    /// Remembers for the app's frequency cap that a device was pushed.
+    pub(crate) fn put_pushed(&mut self, app: AppId, device: DeviceId, cap: FrequencyCap) {
+        let row = self.ahead.caps.note(app, device, cap, self.now);
+        self.open().push_times.push(row);
     }
 
     /// Commits how far a job is with the changes that were put last.

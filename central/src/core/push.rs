@@ -15,6 +15,7 @@
 //! restart walks on from the last device that was reported.
 
 pub mod books;
+pub mod caps;
 pub mod jobs;
 pub mod policy;
 pub mod quiet;

@@ -9,6 +9,7 @@ use carillon_world::{
     AppId, ApplyError, Batch, Change, DeviceId, DeviceRow, PMap, SecretHash, World,
 };
 
+use super::push::caps::Caps;
 use super::push::jobs::Jobs;
 use super::tally::Tally;
 
@@ -26,6 +27,7 @@ pub(crate) struct State {
     pub(crate) tally: Tally,
     secrets: PMap<u64, Holders>,
     pub(crate) jobs: Jobs,
+    pub(crate) caps: Caps,
 }
 
 impl State {
@@ -47,7 +49,13 @@ impl State {
             many => (many[0].0, Holders::Many(many.iter().map(|(_, holder)| *holder).collect())),
         });
         let secrets = PMap::from_entries(holders.collect());
-        State { secrets, tally: Tally::default(), world, jobs: Jobs::default() }
+        State {
+            secrets,
+            tally: Tally::default(),
+            world,
+            jobs: Jobs::default(),
+            caps: Caps::default(),
+        }
     }
 
     pub(crate) fn by_secret(&self, app: AppId, secret: &SecretHash) -> Option<&Arc<DeviceRow>> {
@@ -72,6 +80,7 @@ impl State {
                 Change::Device(row) => (row.app, row.id, secret_of(row)),
                 Change::DeviceGone { app, id } => {
                     self.tally.books.remove(*app, *id);
+                    self.caps.remove(*app, *id);
                     (*app, *id, None)
                 }
                 _ => continue,

@@ -37,6 +37,7 @@ use super::limits::{
     PURGE_STEP, TICK_CHANGES_MAX,
 };
 use super::problem::{self, Problem};
+use super::push::caps::Caps;
 use super::push::jobs::Jobs;
 use super::seen::LastSeen;
 use super::tally::Tally;
@@ -113,6 +114,7 @@ pub struct Published {
     pub world: Arc<World>,
     /// The pushes as they are with this world.
     pub jobs: Jobs,
+    pub caps: Caps,
     /// Whether the batch changed jobs, or what pushes need.
     pub pushes_changed: bool,
     pub tally: Tally,
@@ -146,7 +148,7 @@ pub struct Writer {
 impl Writer {
     pub fn new(config: WriterConfig, now: Millis, loaded: Loaded) -> Writer {
         let Loaded { world, keys, mut kept, tallies } = loaded;
-        let jobs = std::mem::take(&mut kept.push_jobs);
+        let pushes = (std::mem::take(&mut kept.push_jobs), std::mem::take(&mut kept.push_times));
         let keys = keys.into_iter().map(KeyRecord::from).collect();
         let (seen, since) = LastSeen::open(&kept, config.device_ttl, now);
         Writer {
@@ -159,7 +161,7 @@ impl Writer {
                 tallies,
                 keys,
                 seen,
-                jobs,
+                pushes,
                 now,
             ),
             stage: Stage::Free,
@@ -248,6 +250,7 @@ impl Writer {
             idempotency: draft.keys.iter().map(IdempotencyRow::from).collect(),
             receipts: draft.receipts.clone(),
             push_jobs: draft.push_jobs.clone(),
+            push_times: draft.push_times.clone(),
             tallies,
             upkeep,
             now,
@@ -263,6 +266,7 @@ impl Writer {
         let published = Published {
             world: Arc::new(self.ledger.committed.world.clone()),
             jobs: self.ledger.committed.jobs.clone(),
+            caps: self.ledger.committed.caps.clone(),
             pushes_changed,
             tally: self.ledger.committed.tally.clone(),
             batch: draft.sent.map(|batch| (draft.epoch, batch)),
@@ -337,6 +341,7 @@ impl Writer {
         Published {
             world: Arc::new(committed.world.clone()),
             jobs: committed.jobs.clone(),
+            caps: committed.caps.clone(),
             pushes_changed: true,
             tally: committed.tally.clone(),
             batch,

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arc_swap::ArcSwap;
 use carillon_world::stream::encode_batch;
-use carillon_world::{AppId, ChangeLog, LogBatch, ShardId, World};
+use carillon_world::{App, ChangeLog, LogBatch, Millis, ShardId, World};
 use tokio::sync::watch;
 
 use super::clock::Clock;
@@ -13,6 +13,7 @@ use super::opening::Opened;
 use crate::config::{Budgets, Config};
 use crate::core::budget::is_nearly_full;
 use crate::core::push::books::AppBooks;
+use crate::core::push::caps::Caps;
 use crate::core::push::jobs::Jobs;
 use crate::core::tally::Tally;
 use crate::core::writer::Published;
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) budgets: Budgets,
     world: ArcSwap<World>,
     jobs: ArcSwap<Jobs>,
+    caps: ArcSwap<Caps>,
     /// Counts publications that concern pushes.
     pushes: watch::Sender<u64>,
     tally: ArcSwap<Tally>,
@@ -80,6 +82,10 @@ impl Shared {
             log: RwLock::new(ChangeLog::new(config.log_bytes_max, opened.loaded.world.seq())),
             world: ArcSwap::from_pointee(opened.loaded.world.clone()),
             jobs: ArcSwap::from_pointee(Jobs::new(opened.loaded.kept.push_jobs.clone())),
+            caps: ArcSwap::from_pointee(Caps::load(
+                opened.loaded.kept.push_times.clone(),
+                &opened.loaded.world,
+            )),
             pushes: watch::Sender::new(0),
             tally: ArcSwap::from_pointee(Tally::default()),
             published: watch::Sender::new(0),
@@ -104,8 +110,10 @@ impl Shared {
     }
 
     /// What pushes ask of an app's devices.
-    pub(crate) fn books(&self, app: AppId) -> AppBooks {
-        AppBooks::new(self.tally(), app)
+    pub(crate) fn books(&self, app: &App, now: Millis) -> AppBooks {
+        let row = app.row();
+        let cap = row.push.as_ref().and_then(|push| push.settings.cap);
+        AppBooks::new(self.tally(), self.caps.load_full(), row.id, cap, now)
     }
 
     /// What is counted beside it, as durable; at least as new as a world that was taken before.
@@ -138,6 +146,7 @@ impl Shared {
         self.note_usage(published.world.usage().total());
         self.tally.store(Arc::new(published.tally));
         self.world.store(published.world);
+        self.caps.store(Arc::new(published.caps));
         self.jobs.store(Arc::new(published.jobs));
         if let Some((epoch, batch)) = published.batch {
             let frame = encode_batch(epoch, &batch);

@@ -39,6 +39,15 @@ CREATE TABLE IF NOT EXISTS push_jobs (
     PRIMARY KEY (shard, app, message, channel)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
+-- When devices of apps with a frequency cap were pushed, in minutes since 1970.
+CREATE TABLE IF NOT EXISTS push_times (
+    shard SMALLINT UNSIGNED NOT NULL,
+    app BIGINT UNSIGNED NOT NULL,
+    device BIGINT UNSIGNED NOT NULL,
+    minutes TEXT NOT NULL,
+    PRIMARY KEY (shard, app, device)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
 CREATE OR REPLACE VIEW push_jobs_view AS
     SELECT shard, LOWER(LPAD(HEX(app), 16, '0')) AS app, LOWER(LPAD(HEX(message), 16, '0')) AS message, channel, run, kind,
            state, began_seq, FROM_UNIXTIME(began_at / 1000) AS began_at,

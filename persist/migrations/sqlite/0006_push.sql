@@ -39,6 +39,15 @@ CREATE TABLE IF NOT EXISTS push_jobs (
     PRIMARY KEY (shard, app, message, channel)
 ) STRICT;
 
+-- When devices of apps with a frequency cap were pushed, in minutes since 1970.
+CREATE TABLE IF NOT EXISTS push_times (
+    shard INTEGER NOT NULL,
+    app INTEGER NOT NULL,
+    device INTEGER NOT NULL,
+    minutes TEXT NOT NULL,
+    PRIMARY KEY (shard, app, device)
+) STRICT, WITHOUT ROWID;
+
 CREATE VIEW IF NOT EXISTS push_jobs_view AS
     SELECT shard, printf('%016x', app) AS app, printf('%016x', message) AS message, channel, run, kind, state, began_seq,
            strftime('%Y-%m-%dT%H:%M:%SZ', began_at / 1000, 'unixepoch') AS began_at,

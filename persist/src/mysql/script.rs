@@ -5,7 +5,7 @@ use carillon_world::{AppId, MessageId};
 use crate::encode::{Cell, Step, standing};
 use crate::names::Named;
 use crate::tables::{
-    ENDED, OF_MESSAGES, Present, SAID, Table, erase_books, erase_seen, of_devices, purge_messages,
+    ENDED, OF_MESSAGES, Present, SAID, Table, erase_beside, erase_seen, of_devices, purge_messages,
     purge_tombstones,
 };
 use crate::{Erase, ForgetKeys, OldCounts, StoreBatch, StoreError};
@@ -104,7 +104,9 @@ pub(super) fn packets(
                 let receipts = format!("DELETE FROM receipts WHERE {these} LIMIT {rows_max}");
                 script.counted(&receipts, Counted::Receipts);
                 script.statement(&erase_seen(&these));
-                script.statement(&erase_books(&these));
+                for statement in erase_beside(&these) {
+                    script.statement(&statement);
+                }
                 script.statement(&format!(
                     "DELETE FROM erasures WHERE {these} AND NOT EXISTS (SELECT 1 FROM receipts AS r \
                      WHERE r.shard = erasures.shard AND r.app = erasures.app AND r.device = erasures.device)"
@@ -336,6 +338,7 @@ mod tests {
             idempotency: Vec::<IdempotencyRow>::new(),
             receipts: (0..receipts).map(receipt).collect(),
             push_jobs: Vec::new(),
+            push_times: Vec::new(),
             tallies: Tallies::default(),
             upkeep: BatchUpkeep::default(),
             now: Millis(6),

@@ -10,7 +10,7 @@ use crate::encode::{Cell, Step, plan, standing};
 use crate::names::Named;
 use crate::read::{self, SELECT_LEASE};
 use crate::tables::{
-    ENDED, OF_MESSAGES, Present, SAID, Table, erase_books, erase_seen, of_devices, purge_messages,
+    ENDED, OF_MESSAGES, Present, SAID, Table, erase_beside, erase_seen, of_devices, purge_messages,
     purge_tombstones,
 };
 use crate::{CommitError, Committed, Erase, ForgetCounts, ForgetKeys, OldCounts, StoreBatch};
@@ -248,7 +248,9 @@ fn erase_receipts(
     }
     let these = of_devices(shard, &erase.devices, |id| signed(id).to_string());
     transaction.execute(&erase_seen(&these), [])?;
-    transaction.execute(&erase_books(&these), [])?;
+    for statement in erase_beside(&these) {
+        transaction.execute(&statement, [])?;
+    }
     transaction.execute(&erasures_over(&these), [])?;
     Ok(u64::from(erase.rows_max - left))
 }
@@ -342,7 +344,6 @@ mod tests {
             FORGET_KEYS.to_owned(),
             ERASE_RECEIPTS.to_owned(),
             erase_seen(&these),
-            erase_books(&these),
             FORGET_COUNTS_BEFORE.to_owned(),
             FORGET_COUNTS_OF.to_owned(),
             erasures_over(&these),
@@ -351,6 +352,7 @@ mod tests {
         assert!(plan(&connection, &bare).iter().all(|line| line.contains("SEARCH")), "it tells");
         statements.extend(SAID.map(|(table, id)| superseded(table, id)));
         statements.extend(OF_MESSAGES.map(of_ended));
+        statements.extend(erase_beside(&these));
         for statement in statements {
             let plan = plan(&connection, &statement);
             // The rows of one step, gathered, are walked.

@@ -191,6 +191,7 @@ async fn commit(
         idempotency: Vec::new(),
         receipts: Vec::new(),
         push_jobs: Vec::new(),
+        push_times: Vec::new(),
         tallies: Tallies::default(),
         horizon: Seq::ZERO,
         upkeep: BatchUpkeep::default(),

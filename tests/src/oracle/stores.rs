@@ -290,6 +290,7 @@ impl Written {
             idempotency: Vec::new(),
             receipts: Vec::new(),
             push_jobs: Vec::new(),
+            push_times: Vec::new(),
             tallies: Tallies::default(),
             upkeep: BatchUpkeep::default(),
             now: Millis(1),

@@ -127,6 +127,14 @@ fn sample(things: &Things, call: &str) -> (Vec<String>, Option<Value>) {
             json!({"to": "all", "body": {"text": "never made"}, "priority": "high",
                    "not_before": "2096-01-01T00:00:00Z", "expires_at": "2097-01-01T00:00:00Z"}),
         ),
+        "GET /v1/apps/{app}/push" => with(&[app], Value::Null),
+        "PATCH /v1/apps/{app}/push" => {
+            with(&[app], json!({"rate": 100, "cap": {"pushes": 3, "period_s": 3600}}))
+        }
+        "PUT /v1/apps/{app}/push/{channel}" => {
+            with(&[app, &"web_push".to_owned()], json!({"credential": VAPID.clone()}))
+        }
+        "DELETE /v1/apps/{app}/push/{channel}" => with(&[app, &"web_push".to_owned()], Value::Null),
         "POST /v1/apps/{app}/users/{user}:erase" => with(&[app, &"nobody".to_owned()], Value::Null),
         "POST /v1/apps/{app}/audience:preview" => with(&[app], json!({"to": "all", "sample": 3})),
         "POST /v1/apps/{app}/audience:explain" => {

@@ -20,11 +20,9 @@ pub const PAYLOAD_BYTES_MAX: usize = 4096;
 /// Apple says not to assume a length; today's have 64 digits.
 pub const TOKEN_CHARS_MAX: usize = 200;
 
-/// A provider token is renewed at this age: APNs refuses it after 60 minutes, and whoever renews more often than every
-/// 20 minutes.
-const RENEW_AT: u64 = 45 * MINUTE;
-/// However often APNs calls it stale.
-const KEEP_AT_LEAST: u64 = 20 * MINUTE;
+/// How long a provider token is used: APNs refuses one that is older than 60 minutes, and whoever changes it more often than
+/// every 20.
+const PERIOD: u64 = 45 * MINUTE;
 const MINUTE: u64 = 60 * 1000;
 
 /// A request but for its token: what `prepare` makes.
@@ -84,19 +82,15 @@ pub fn is_token(token: &str) -> bool {
         && token.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
+/// When the period began that `now` lies in. All tokens of a period are the same text, so that neither a restart nor
+/// another central of the same team counts as a change to APNs.
+pub const fn period(now: Millis) -> Millis {
+    Millis(now.0 - now.0 % PERIOD)
+}
+
 /// The provider token of a team's key: the text after `bearer`.
-pub fn provider_token(key: &EcKey, team_id: &str, key_id: &str, now: Millis) -> String {
-    key.jwt(Some(key_id), &json!({ "iss": team_id, "iat": now.0 / 1000 }))
-}
-
-/// Whether a provider token that was made at `made_at` has to be replaced.
-pub const fn is_renewed(now: Millis, made_at: Millis) -> bool {
-    now.0.saturating_sub(made_at.0) >= RENEW_AT
-}
-
-/// Whether it may be, if APNs calls it stale.
-pub const fn may_renew(now: Millis, made_at: Millis) -> bool {
-    now.0.saturating_sub(made_at.0) >= KEEP_AT_LEAST
+pub fn provider_token(key: &EcKey, team_id: &str, key_id: &str, period: Millis) -> String {
+    key.same_jwt(key_id, &json!({ "iss": team_id, "iat": period.0 / 1000 }))
 }
 
 /// What an answer means.
@@ -220,24 +214,40 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_token_lives_45_minutes_and_never_less_than_20() {
-        let made_at = Millis(1_000 * MINUTE);
-        let at = |minutes: u64| made_at.plus(minutes * MINUTE);
-        assert!(!is_renewed(at(44), made_at) && is_renewed(at(45), made_at));
-        assert!(!may_renew(at(19), made_at) && may_renew(at(20), made_at));
-        assert!(!is_renewed(Millis(0), made_at), "a clock that ran back renews nothing");
-        // Eight workers that ask every second for three hours use four tokens, each between 40 and 50 minutes.
-        let (mut made, mut times) = (at(0), vec![]);
-        for second in 0..3 * 60 * 60 {
-            let now = at(0).plus(second * 1000);
+    fn a_provider_token_is_one_text_for_45_minutes_whoever_makes_it() {
+        let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        let key = || EcKey::from_pem(&pem).unwrap();
+        let token = |now| provider_token(&key(), "TEAM", "KEY", period(now));
+        let began = period(Millis(1_700_000_000_000));
+        let mut times = vec![];
+        let mut last = None;
+        // Eight workers, each as if just started, ask every minute for three hours.
+        for minute in 0..180 {
             for _worker in 0..8 {
-                if is_renewed(now, made) {
-                    times.push((now.0 - made.0) / MINUTE);
-                    made = now;
+                let text = token(began.plus(minute * MINUTE));
+                if last.as_ref() != Some(&text) {
+                    times.push(minute);
+                    last = Some(text);
                 }
             }
         }
-        assert_eq!(times, [45, 45, 45]);
+        assert_eq!(times, [0, 45, 90, 135]);
+        let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        let other = provider_token(&EcKey::from_pem(&other).unwrap(), "TEAM", "KEY", began);
+        assert_ne!(token(began), other);
+        // It is signed by the key that the provider knows.
+        let (signed, signature) = other.rsplit_once('.').unwrap();
+        let (_, ours) =
+            token(began).rsplit_once('.').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        let verifies = |signature: &str| {
+            use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+            use base64::Engine as _;
+            let signature =
+                base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(signature).unwrap();
+            let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key().public().to_vec());
+            public.verify(signed.as_bytes(), &signature).is_ok()
+        };
+        assert!(verifies(&ours) && !verifies(signature));
     }
 
     #[test]

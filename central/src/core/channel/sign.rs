@@ -4,10 +4,13 @@
 //! signature is verified with its public half.
 
 use aws_lc_rs::agreement;
+use aws_lc_rs::encoding::AsBigEndian as _;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, KeyPair as _, RsaKeyPair, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use p256::ecdsa::signature::Signer as _;
+use p256::ecdsa::{Signature, SigningKey};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
@@ -74,6 +77,19 @@ impl EcKey {
         // The generator is for other libraries' sake: this one draws its nonce itself.
         let signed = self.0.sign(&SystemRandom::new(), text);
         signed.expect("a P-256 key signs anything").as_ref().to_vec()
+    }
+
+    /// As [`EcKey::jwt`], but the same whenever and wherever it is made: the signature's nonce follows from the key and the
+    /// text (RFC 6979), which the library of the other signatures cannot do.
+    pub fn same_jwt(&self, kid: &str, claims: &Value) -> String {
+        let number = self.0.private_key().as_be_bytes().expect("a key that signs has a number");
+        let number: &[u8] = number.as_ref();
+        let key = SigningKey::from_slice(number).expect("it was read as a key of P-256");
+        let header = serde_json::json!({ "alg": "ES256", "typ": "JWT", "kid": kid });
+        compact(&header, claims, |text| {
+            let signature: Signature = key.sign(text);
+            signature.to_bytes().to_vec()
+        })
     }
 
     /// A token of `claims` under ES256; `kid` names the key.

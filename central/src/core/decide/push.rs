@@ -69,6 +69,14 @@ pub(super) fn report(ledger: &mut Ledger, now: Millis, report: &PushReport) -> D
     }
     remove_tokens(ledger, now, report)?;
     count(ledger, now, report);
+    let cap = app_of(ledger, key.app)?.row().push.as_ref().and_then(|push| push.settings.cap);
+    for device in report.pushed.iter().filter(|_| report.kind == RunKind::Send) {
+        if let Some(cap) = cap
+            && ledger.world().app(key.app).is_some_and(|app| app.device(*device).is_some())
+        {
+            ledger.put_pushed(key.app, *device, cap);
+        }
+    }
     if is_current && let Some(job) = after_report(ledger, &job, report, now) {
         ledger.put_job(job);
     }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use carillon_world::{AppId, DeviceId, Seq};
+use carillon_world::{AppId, DeviceId, FrequencyCap, Millis, Seq};
 
+use super::caps::Caps;
 use super::walk::Books;
 use crate::core::tally::Tally;
 
@@ -11,12 +12,22 @@ use crate::core::tally::Tally;
 #[derive(Debug)]
 pub struct AppBooks {
     tally: Arc<Tally>,
+    caps: Arc<Caps>,
     app: AppId,
+    /// What the app allows, and by when it is asked.
+    cap: Option<FrequencyCap>,
+    now: Millis,
 }
 
 impl AppBooks {
-    pub fn new(tally: Arc<Tally>, app: AppId) -> AppBooks {
-        AppBooks { tally, app }
+    pub fn new(
+        tally: Arc<Tally>,
+        caps: Arc<Caps>,
+        app: AppId,
+        cap: Option<FrequencyCap>,
+        now: Millis,
+    ) -> AppBooks {
+        AppBooks { tally, caps, app, cap, now }
     }
 }
 
@@ -25,7 +36,7 @@ impl Books for AppBooks {
         self.tally.held(self.app, device)
     }
 
-    fn is_capped(&self, _device: DeviceId) -> bool {
-        false
+    fn is_capped(&self, device: DeviceId) -> bool {
+        self.cap.is_some_and(|cap| self.caps.is_capped(self.app, device, cap, self.now))
     }
 }

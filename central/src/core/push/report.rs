@@ -21,6 +21,8 @@ pub struct PushReport {
     /// All that are to be tried again, sorted by id.
     pub retries: Vec<Retry>,
     pub counts: Counts,
+    /// Devices that were pushed, each once for each push; only where a cap counts them.
+    pub pushed: Vec<DeviceId>,
     /// Tokens that are no more.
     pub gone: Vec<(DeviceId, Arc<str>)>,
 }

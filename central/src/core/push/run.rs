@@ -31,6 +31,8 @@ pub struct RunLimits {
     pub retries: usize,
     /// Tries of one target, after which it counts as failed.
     pub attempts: u32,
+    /// Whether a frequency cap has to know who was pushed.
+    pub is_capped: bool,
 }
 
 /// Before a target is tried again: a second, then twice as long each time,
@@ -45,6 +47,7 @@ const PATIENCE: u64 = 3_000;
 struct Tally {
     counts: Counts,
     gone: Vec<(DeviceId, Arc<str>)>,
+    pushed: Vec<DeviceId>,
     later: Vec<Retry>,
 }
 
@@ -295,7 +298,15 @@ impl Run {
     /// `chance`: random bits, by which those that wait are spread.
     pub fn handle_outcome(&mut self, now: Millis, target: Target, outcome: Outcome, chance: u64) {
         match outcome {
-            Outcome::Accepted => self.settle(target, |tally, _| tally.counts.accepted += 1),
+            Outcome::Accepted => {
+                let is_capped = self.limits.is_capped;
+                self.settle(target, |tally, target| {
+                    tally.counts.accepted += 1;
+                    if is_capped {
+                        tally.pushed.push(target.device);
+                    }
+                });
+            }
             Outcome::Gone { .. } => {
                 self.settle(target, |tally, target| {
                     tally.gone.push((target.device, target.token.clone()));
@@ -453,6 +464,7 @@ impl Run {
             progress,
             retries: self.retries.values().copied().collect(),
             counts: tally.counts,
+            pushed: tally.pushed,
             gone: tally.gone,
         }
     }
@@ -499,6 +511,7 @@ impl Run {
 fn take(into: &mut Tally, from: &mut Tally) {
     into.counts.add(&std::mem::take(&mut from.counts));
     into.gone.append(&mut from.gone);
+    into.pushed.append(&mut from.pushed);
     into.later.append(&mut from.later);
 }
 

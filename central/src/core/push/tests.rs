@@ -26,7 +26,8 @@ const APP: AppId = AppId::new(0xa);
 const MESSAGE: MessageId = MessageId::new(0xee);
 const DEVICES: u64 = 300;
 const GRACE: u64 = 5_000;
-const LIMITS: RunLimits = RunLimits { window: 40, step: 5, retries: 6, attempts: 4 };
+const LIMITS: RunLimits =
+    RunLimits { window: 40, step: 5, retries: 6, attempts: 4, is_capped: false };
 const KEY: JobKey = JobKey { app: APP, channel: PushChannel::Apns, message: MESSAGE };
 
 /// Devices that have shown what they stored.

@@ -160,12 +160,12 @@ struct Slot {
 
 struct Made {
     header: HeaderValue,
-    at: Millis,
+    period: Millis,
 }
 
 impl fmt::Debug for Made {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Made").field("at", &self.at).finish_non_exhaustive()
+        f.debug_struct("Made").field("period", &self.period).finish_non_exhaustive()
     }
 }
 
@@ -196,35 +196,31 @@ impl ProviderTokens {
 
 impl ProviderToken {
     fn current(&self, now: Millis) -> Arc<Made> {
+        let period = apns::period(now);
+        let is_current = |made: &Arc<Made>| made.period == period;
         if let Some(made) = &*self.slot.token.load()
-            && !apns::is_renewed(now, made.at)
+            && is_current(made)
         {
             return made.clone();
         }
-        self.make(|made| !apns::is_renewed(now, made.at), now)
-    }
-
-    /// What to send with after APNs called `used` stale; `None` if that token is too young to be replaced.
-    fn after_stale(&self, now: Millis, used: &Arc<Made>) -> Option<Arc<Made>> {
-        let made =
-            self.make(|made| !Arc::ptr_eq(made, used) || !apns::may_renew(now, made.at), now);
-        (!Arc::ptr_eq(&made, used)).then_some(made)
-    }
-
-    /// A token unless there is one that will do.
-    fn make(&self, will_do: impl Fn(&Arc<Made>) -> bool, now: Millis) -> Arc<Made> {
         let _making = lock(&self.slot.making);
         if let Some(made) = self.slot.token.load_full()
-            && will_do(&made)
+            && is_current(&made)
         {
             return made;
         }
-        let text = apns::provider_token(&self.key, &self.team_id, &self.key_id, now);
+        let text = apns::provider_token(&self.key, &self.team_id, &self.key_id, period);
         let mut header = super::header(&format!("bearer {text}"));
         header.set_sensitive(true);
-        let made = Arc::new(Made { header, at: now });
+        let made = Arc::new(Made { header, period });
         self.slot.token.store(Some(made.clone()));
         made
+    }
+
+    /// What to send with after APNs called `used` stale; `None` if there is no other.
+    fn after_stale(&self, now: Millis, used: &Arc<Made>) -> Option<Arc<Made>> {
+        let made = self.current(now);
+        (!Arc::ptr_eq(&made, used)).then_some(made)
     }
 }
 

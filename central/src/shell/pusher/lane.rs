@@ -75,6 +75,8 @@ pub(super) struct Lane {
     noted: i64,
     /// Pushes a second that the app may have.
     rate: Option<u32>,
+    /// The app has a frequency cap.
+    is_capped: bool,
     /// When a job is due that has no run yet.
     sync_at: Millis,
     /// When there is something to do although nothing comes.
@@ -108,6 +110,7 @@ impl Lane {
             in_flight: 0,
             noted: 0,
             rate: None,
+            is_capped: false,
             sync_at: Millis::ZERO,
             wake: Millis::ZERO,
         }
@@ -218,6 +221,10 @@ impl Lane {
                 step: self.config.step(),
                 retries: self.config.retries_max.get(),
                 attempts: self.config.attempts_max.get(),
+                is_capped: self.is_capped
+                    && message.is_some_and(|of| {
+                        of.row().push.as_ref().is_some_and(|push| !push.ignore_cap)
+                    }),
             };
             let mut slot = Slot::new(self.next_slot, Run::new(job.clone(), limits), notices);
             if let Some(Opened { channel: Some(channel), .. }) = &self.opened {
@@ -235,7 +242,8 @@ impl Lane {
     /// Opens the channel if there is none, or the credential is another.
     fn reopen(&mut self, world: &World, now: Millis) {
         let app = world.app(self.app).map(|app| app.row());
-        self.rate = app.and_then(|row| row.push.as_ref()?.settings.rate);
+        let settings = app.and_then(|row| Some(row.push.as_ref()?.settings)).unwrap_or_default();
+        (self.rate, self.is_capped) = (settings.rate, settings.cap.is_some());
         let credential =
             app.and_then(|row| row.push.as_ref()).and_then(|push| push.credentials.get(&self.kind));
         let (Some(row), Some(credential)) = (app, credential) else {
@@ -272,8 +280,9 @@ impl Lane {
             self.wake = self.wake.min(next.unwrap_or(self.wake));
             return false;
         }
-        let (world, books) = (self.shared.world(), self.shared.books(self.app));
+        let world = self.shared.world();
         let Some(app) = world.app(self.app) else { return false };
+        let books = self.shared.books(app, now);
         for slot in &mut self.slots {
             if let Some(at) = slot.run.poll_timeout() {
                 self.wake = self.wake.min(at.max(now));

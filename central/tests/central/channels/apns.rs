@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use carillon_central::channel::{AnyChannel, Channel as _, Providers, open};
 use carillon_central::core::channel::{Outcome, Reason, Scope};
-use carillon_world::Environment;
+use carillon_world::{Environment, Millis};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use serde_json::Value;
@@ -232,7 +232,7 @@ async fn a_provider_that_is_silent_is_given_up_in_bounded_time() {
 }
 
 #[tokio::test]
-async fn a_stale_provider_token_is_renewed_once_it_is_old_enough_and_all_apps_share_it() {
+async fn all_apps_of_a_team_and_all_restarts_share_a_provider_token_for_45_minutes() {
     let provider = Provider::start(100, |seen| {
         let stale = seen.path.ends_with("/dead");
         Box::pin(async move {
@@ -265,22 +265,27 @@ async fn a_stale_provider_token_is_renewed_once_it_is_old_enough_and_all_apps_sh
     assert_eq!(first[0], first[1]);
     assert_ne!(first[0], first[2], "another key's token");
 
-    // Fresh: nothing would come of another.
-    assert_eq!(one.send(NOW.plus(19 * MINUTE), "dead", &prepared).await, refused);
+    // Another made within the period would be the same text.
+    let began = apns_period(NOW);
+    assert_eq!(one.send(began.plus(44 * MINUTE), "dead", &prepared).await, refused);
     assert_eq!(bearers(&provider), [first[0].clone()]);
-    // Old enough: once, and then no more.
-    assert_eq!(two.send(NOW.plus(21 * MINUTE), "dead", &prepared).await, refused);
+    // Somebody who starts within it says the same.
+    let restarted = Providers::new(provider.config()).unwrap();
+    let again = open(apns_credential(&ours), Environment::Production, &restarted);
+    assert_eq!(again.send(began.plus(44 * MINUTE), "00", &prepared).await, Outcome::Accepted);
+    assert_eq!(bearers(&provider), [first[0].clone()]);
+    // After 45 minutes it is another, and all have it.
+    assert_eq!(two.send(began.plus(45 * MINUTE), "00", &prepared).await, Outcome::Accepted);
+    assert_eq!(one.send(began.plus(46 * MINUTE), "00", &prepared).await, Outcome::Accepted);
+    assert_eq!(again.send(began.plus(89 * MINUTE), "00", &prepared).await, Outcome::Accepted);
     let second = bearers(&provider);
-    assert_eq!((second.len(), &second[0]), (2, &first[0]));
-    assert_ne!(second[1], first[0]);
-    assert_eq!(one.send(NOW.plus(22 * MINUTE), "00", &prepared).await, Outcome::Accepted);
-    assert_eq!(bearers(&provider), [second[1].clone()]);
-    // By itself, after 45 minutes.
-    assert_eq!(one.send(NOW.plus(65 * MINUTE), "00", &prepared).await, Outcome::Accepted);
-    assert_eq!(one.send(NOW.plus(66 * MINUTE), "00", &prepared).await, Outcome::Accepted);
-    let third = bearers(&provider);
-    assert_eq!(third[0], second[1]);
-    assert_ne!(third[1], second[1]);
+    assert_ne!(second[0], first[0]);
+    assert_eq!(second, vec![second[0].clone(); 3]);
+}
+
+/// When the period of a provider token began.
+fn apns_period(now: Millis) -> Millis {
+    Millis(now.0 - now.0 % (45 * MINUTE))
 }
 
 #[tokio::test]
