@@ -18,6 +18,7 @@ mod lists;
 mod members;
 mod messages;
 mod oversize;
+mod push;
 mod quotas;
 mod schema;
 mod windows;
@@ -42,6 +43,7 @@ async fn endpoints(store: Store) {
     expressions::check(&mut bench).await;
     audiences::check(&mut bench).await;
     oversize::check(&mut bench).await;
+    push::check(&mut bench).await;
     lists::check(&mut bench).await;
     windows::check(&mut bench).await;
     idempotency::check(&mut bench).await;

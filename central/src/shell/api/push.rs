@@ -156,7 +156,7 @@ pub(crate) struct PushPatch {
 pub(crate) struct CredentialForm {
     /// APNs: `team_id`, `key_id`, `topic` and `key`, the text of the .p8 file. FCM: the service account's JSON. Web Push:
     /// `subject`, a mailto: or https: address, and `private_key`, the VAPID key as base64url or PEM.
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     credential: Box<RawValue>,
 }
 
