@@ -21,7 +21,7 @@ pub(crate) fn options() -> StoreOptions {
     StoreOptions {
         connect_timeout: Duration::from_millis(500),
         read_timeout: Duration::from_secs(10),
-        shards: 18,
+        shards: 19,
         loaders: NonZeroUsize::MIN,
         allow_unsafe: false,
     }
@@ -121,7 +121,7 @@ pub(crate) async fn run(bench: &mut impl Bench) {
     damage_is_noticed(bench, shard(11)).await;
     a_load_is_the_same_however_many_load(bench, shard(16)).await;
     a_load_under_another_owner_is_refused(bench, shard(17)).await;
-    tallies::run(bench, shard(12)).await;
+    tallies::run(bench, shard(18)).await;
     purge::run(bench).await;
     the_number_of_shards_is_fixed_and_a_newer_schema_refused(bench).await;
 }
