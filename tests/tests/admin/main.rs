@@ -10,6 +10,7 @@ mod document;
 mod exposed;
 mod expressions;
 mod faults;
+mod funnel;
 mod generic;
 mod health;
 mod idempotency;
@@ -46,6 +47,7 @@ async fn endpoints(store: Store) {
     push::check(&mut bench).await;
     lists::check(&mut bench).await;
     windows::check(&mut bench).await;
+    funnel::check(&mut bench).await;
     idempotency::check(&mut bench).await;
     // What all of that left behind is durable, to the last byte.
     let before = bench.everything().await;

@@ -190,9 +190,6 @@ async fn what_is_no_series_is_refused() {
     let mut shop = Shop::open(&cluster, "shop").await;
     let message = shop.say("all", json!(1)).await;
     for query in [
-        "",
-        "counter=delivered",
-        "bucket=hour",
         "counter=deliver&bucket=hour",
         "counter=delivered&bucket=week",
         "counter=delivered&bucket=hour&from=yesterday",

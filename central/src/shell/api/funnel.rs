@@ -140,10 +140,11 @@ fn count(
 #[serde(deny_unknown_fields)]
 struct Wanted {
     /// `delivered`, `displayed`, `opened`, `dismissed`, `action`, `withdrawn`; `pushed`, `failed`, `skipped`, `removed`,
-    /// `withdraw_pushed`, each also for one channel or reason: `failed:apns`, `failed:apns:Unregistered`.
-    counter: String,
-    /// The time over which is counted: `minute`, `hour` or `day`, each by UTC.
-    bucket: String,
+    /// `withdraw_pushed`, each also for one channel or reason: `failed:apns`, `failed:apns:Unregistered`. Not said:
+    /// `delivered`.
+    counter: Option<String>,
+    /// The time over which is counted: `minute`, `hour` or `day`, each by UTC. Not said: `hour`.
+    bucket: Option<String>,
     /// Only what began then or later.
     from: Option<String>,
     /// Only what began before.
@@ -198,10 +199,12 @@ fn points(
     id: MessageId,
     wanted: Wanted,
 ) -> Result<SeriesBody, Refusal> {
-    let Ok(selection) = wanted.counter.parse::<Selection>() else {
+    let counter = wanted.counter.unwrap_or_else(|| "delivered".to_owned());
+    let bucket = wanted.bucket.unwrap_or_else(|| "hour".to_owned());
+    let Ok(selection) = counter.parse::<Selection>() else {
         return Err(problem::bad_request("`counter` is not one that is counted").into());
     };
-    let span = match &*wanted.bucket {
+    let span = match &*bucket {
         "minute" => CountSpan::Minute,
         "hour" => CountSpan::Hour,
         "day" => CountSpan::Day,
@@ -223,5 +226,5 @@ fn points(
     all.truncate(POINTS_MAX);
     let point = |(at, n)| PointBody { at: render::time(at), n };
     let points = all.into_iter().map(point).collect();
-    Ok(SeriesBody { counter: wanted.counter, bucket: wanted.bucket, points, next })
+    Ok(SeriesBody { counter, bucket, points, next })
 }
