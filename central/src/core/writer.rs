@@ -154,16 +154,7 @@ impl Writer {
         Writer {
             upkeep: Upkeep::new(config, now, world.seq(), kept, since),
             clock_tick: config.clock_tick,
-            ledger: Ledger::new(
-                config.batch,
-                config.budgets,
-                world,
-                tallies,
-                keys,
-                seen,
-                pushes,
-                now,
-            ),
+            ledger: Ledger::new(config.batch, config.budgets, world, tallies, keys, seen, pushes),
             stage: Stage::Free,
             replies: VecDeque::new(),
             pending: 0,

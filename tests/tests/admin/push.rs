@@ -60,7 +60,11 @@ async fn credentials(bench: &mut Bench) {
     let set = bench.written(Call::to(PATCH, &[&app.id]).json(limits.clone())).await.json();
     assert_eq!((&set["rate"], &set["cap"]), (&limits["rate"], &limits["cap"]));
     let set = bench.written(Call::to(PATCH, &[&app.id]).json(json!({"rate": null}))).await.json();
-    assert_eq!((&set["rate"], &set["cap"]), (&Value::Null, &limits["cap"]), "what is not named stays");
+    assert_eq!(
+        (&set["rate"], &set["cap"]),
+        (&Value::Null, &limits["cap"]),
+        "what is not named stays"
+    );
     for (bad, word) in [
         (json!({"rate": 0}), "rate"),
         (json!({"cap": {"pushes": 0, "period_s": 60}}), "cap"),
@@ -122,7 +126,9 @@ async fn policies(bench: &mut Bench) {
 
 async fn funnel(bench: &mut Bench) {
     let app = bench.app().await;
-    bench.import(&app, &[json!({"id": "00000000000000d1"}), json!({"id": "00000000000000d2"})]).await;
+    bench
+        .import(&app, &[json!({"id": "00000000000000d1"}), json!({"id": "00000000000000d2"})])
+        .await;
     let message = bench.message(&app, json!({"to": "all", "body": 1})).await;
     let counts = bench.read(Call::to(FUNNEL, &[&app.id, &message])).await.json();
     assert_eq!((&counts["addressed"], &counts["delivered"]), (&json!(2), &json!(0)), "{counts}");

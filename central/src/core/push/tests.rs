@@ -114,12 +114,12 @@ impl Bench {
             attributes: vec![],
             groups: vec![],
             // A tenth has none.
-            tokens: Some(if n % 10 == 0 { vec![] } else { vec![token(n)] }),
+            tokens: Some(if n.is_multiple_of(10) { vec![] } else { vec![token(n)] }),
         };
         bench.write(Write::ImportDevices { app: APP, lines: (1..=DEVICES).map(line).collect() });
         // A few were here of late, and get a grace.
         let hour = bench.now.hour();
-        let seen = (1..=DEVICES).filter(|n| n % 7 == 0).map(|n| (DeviceId::new(n), hour));
+        let seen = (1..=DEVICES).filter(|n| n.is_multiple_of(7)).map(|n| (DeviceId::new(n), hour));
         bench.write(Write::Seen { app: APP, devices: seen.collect() });
         bench
     }
@@ -322,7 +322,7 @@ impl Bench {
         let held = |n: &u64| self.held.0.contains_key(&DeviceId::new(*n));
         let lost: BTreeSet<DeviceId> =
             self.taken.range(..run).flat_map(|(_, taken)| taken.gone.iter().copied()).collect();
-        for n in (1..=DEVICES).filter(|n| n % 10 != 0 && !held(n)) {
+        for n in (1..=DEVICES).filter(|n| !n.is_multiple_of(10) && !held(n)) {
             let device = DeviceId::new(n);
             let pushed = taken.times.contains_key(&device);
             let excused = taken.gone.contains(&device)
@@ -363,7 +363,7 @@ fn history(seed: u64, seen: &mut Seen) {
                 kills_of_run = 0;
                 seen.edits += 1;
             }
-            9 if !recalled && seed % 3 == 0 => {
+            9 if !recalled && seed.is_multiple_of(3) => {
                 recalled = true;
                 bench.write(Write::RecallMessage { app: APP, id: MESSAGE });
                 assert!(matches!(bench.standing(), Standing::Stopping | Standing::Stopped));

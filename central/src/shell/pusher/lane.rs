@@ -228,7 +228,7 @@ impl Lane {
             };
             let mut slot = Slot::new(self.next_slot, Run::new(job.clone(), limits), notices);
             if let Some(Opened { channel: Some(channel), .. }) = &self.opened {
-                slot.prepare(&**channel);
+                slot.prepare(channel);
             }
             self.next_slot += 1;
             self.slots.push(slot);
@@ -263,7 +263,7 @@ impl Lane {
         self.opened = Some(Opened { credential: credential.clone(), channel: channel.clone() });
         (self.paused_until, self.pause, self.ramp) = (now, 0, usize::MAX);
         if let Some(channel) = channel {
-            self.slots.iter_mut().for_each(|slot| slot.prepare(&*channel));
+            self.slots.iter_mut().for_each(|slot| slot.prepare(&channel));
         }
     }
 
