@@ -1,4 +1,4 @@
-//! What an app's pushes need and may do, and what a message's policy and funnel look like.
+//! What an app's pushes need and may do, and what a message's policy looks like.
 
 use serde_json::{Value, json};
 
@@ -11,13 +11,10 @@ const PUT: &str = "PUT /v1/apps/{app}/push/{channel}";
 const DELETE: &str = "DELETE /v1/apps/{app}/push/{channel}";
 const MESSAGES: &str = "POST /v1/apps/{app}/messages";
 const EDIT: &str = "PATCH /v1/apps/{app}/messages/{message}";
-const FUNNEL: &str = "GET /v1/apps/{app}/messages/{message}/funnel";
-const SERIES: &str = "GET /v1/apps/{app}/messages/{message}/funnel/series";
 
 pub(crate) async fn check(bench: &mut Bench) {
     credentials(bench).await;
     policies(bench).await;
-    funnel(bench).await;
 }
 
 async fn credentials(bench: &mut Bench) {
@@ -121,31 +118,5 @@ async fn policies(bench: &mut Bench) {
         json!({"kind": "wake", "quiet_hours": {"from": "08:00", "to": "09:00", "then": "wait"}}),
     ] {
         bench.refused(create(bad), 400, "bad-request").await;
-    }
-}
-
-async fn funnel(bench: &mut Bench) {
-    let app = bench.app().await;
-    bench
-        .import(&app, &[json!({"id": "00000000000000d1"}), json!({"id": "00000000000000d2"})])
-        .await;
-    let message = bench.message(&app, json!({"to": "all", "body": 1})).await;
-    let counts = bench.read(Call::to(FUNNEL, &[&app.id, &message])).await.json();
-    assert_eq!((&counts["addressed"], &counts["delivered"]), (&json!(2), &json!(0)), "{counts}");
-    let series = |query: &str| Call::to(SERIES, &[&app.id, &message]).query(query);
-    let found = bench.read(series("counter=delivered&bucket=hour")).await.json();
-    assert_eq!(found["points"], json!([]), "{found}");
-    for bad in [
-        "",
-        "counter=delivered",
-        "bucket=hour",
-        "counter=surprise&bucket=hour",
-        "counter=delivered&bucket=week",
-        "counter=delivered&bucket=hour&from=yesterday",
-        "counter=delivered&bucket=hour&to=7",
-        "counter=delivered&bucket=hour&surprise=1",
-    ] {
-        let answer = bench.send(&series(bad)).await;
-        assert!((400..500).contains(&answer.status), "{bad:?}: {answer:?}");
     }
 }
