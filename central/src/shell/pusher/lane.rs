@@ -134,9 +134,10 @@ impl Lane {
                 }
                 self.wake = self.wake.min(self.sync_at);
                 more = self.walk(now);
-                while let Some(request) = self.poll_request(now) {
-                    flying.push(hand(now, request));
-                }
+            }
+            // Also while draining: a step that is half handed over would be handed over again by whoever goes on.
+            while let Some(request) = self.poll_request(now) {
+                flying.push(hand(now, request));
             }
             for slot in &mut self.slots {
                 if slot.run.has_report()
