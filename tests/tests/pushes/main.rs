@@ -7,6 +7,7 @@ mod content;
 mod policy;
 mod refusals;
 mod restarts;
+mod secrets;
 
 use std::time::Duration;
 

@@ -331,3 +331,22 @@ async fn devices_that_were_here_of_late_get_a_grace_and_those_that_poll_in_it_no
     bench.until_funnel(&message, |funnel| funnel["delivered"] == 1).await;
     bench.no_breaches().await;
 }
+/// A browser vendor is one origin for very many devices: that it is slow costs time and nothing else.
+#[tokio::test]
+async fn a_slow_push_service_of_many_devices_loses_none_of_them() {
+    let flags = ["--push-attempts-max", "2", "--push-origin-in-flight-max", "20"];
+    let mut bench = Bench::start(Store::Sqlite, "shop", &flags, &[]).await;
+    let devices: Vec<Device> =
+        (0..500).map(|n| Device::new(n, vec![bench.token(Channel::WebPush, n)])).collect();
+    bench.import(&devices).await;
+    bench.web_push.behave(json!([{"slow_ms": 200}])).await;
+    let message = bench.push(EVERYONE, json!({"kind": "wake"})).await;
+    bench.until_state(&message, "done").await;
+    let funnel = bench.funnel(&message).await;
+    assert_eq!(
+        (&funnel["pushed"], &funnel["failed"]),
+        (&json!({"web_push": 500}), &json!({})),
+        "{funnel}"
+    );
+    bench.no_breaches().await;
+}
