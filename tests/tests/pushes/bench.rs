@@ -138,7 +138,7 @@ impl Bench {
         let vapid = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
         let (ca, port) = (apns.ca().display().to_string(), web_push.port().to_string());
         let token_url = format!("{}/token", fcm.url());
-        let mut flags = vec![
+        let mut flags = [
             ["--push-apns-sandbox-url", &apns.url()],
             ["--push-fcm-url", &fcm.url()],
             ["--push-fcm-token-url", &token_url],
