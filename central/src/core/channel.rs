@@ -42,6 +42,8 @@ pub enum Outcome {
     Gone { since: Option<Millis> },
     /// Not now: try again, after `after` if the provider said so.
     Later { after: Option<Duration>, scope: Scope, reason: Reason },
+    /// Nobody was asked, because as many requests to the target's own service are in flight as may be: again soon.
+    Busy,
     /// Never for this target.
     Failed { reason: Reason },
     /// The provider refuses our credential: nothing of this lane will go until it is replaced or the provider relents.

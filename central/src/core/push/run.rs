@@ -39,6 +39,8 @@ pub struct RunLimits {
 const BACKOFF_MIN: u64 = 1_000;
 /// at most ten minutes.
 const BACKOFF_MAX: u64 = 10 * 60 * 1000;
+/// Before a target whose service has as many requests as it may have is handed over again, and up to twice as long.
+const BUSY: u64 = 250;
 /// What comes again this soon waits in its step; what takes longer is left to the retries.
 const PATIENCE: u64 = 3_000;
 
@@ -317,6 +319,8 @@ impl Run {
             Outcome::Later { scope: Scope::Channel, .. } | Outcome::Refused { .. } => {
                 self.put_back(target);
             }
+            // Nobody was asked, so it was no try.
+            Outcome::Busy => self.wait(now.plus(BUSY + chance % BUSY), target),
             Outcome::Later { after, scope: Scope::Target, reason } => {
                 let attempts = target.attempts + 1;
                 if attempts >= self.limits.attempts {
@@ -326,12 +330,7 @@ impl Run {
                 let (target, due) = (Target { attempts, ..target }, now.plus(pause));
                 let full = self.retries.len() + self.later() >= self.limits.retries;
                 if pause <= PATIENCE || (full && target.step.is_some()) {
-                    self.in_flight -= 1;
-                    if !self.over {
-                        self.waiting.insert((due, self.waited), target);
-                        self.waited += 1;
-                    }
-                    return;
+                    return self.wait(due, target);
                 }
                 let retry = Retry { device: target.device, attempts, due };
                 match target.step {
@@ -342,6 +341,15 @@ impl Run {
                     }
                 }
             }
+        }
+    }
+
+    /// It stays in its step and is handed over again at `due`.
+    fn wait(&mut self, due: Millis, target: Target) {
+        self.in_flight -= 1;
+        if !self.over {
+            self.waiting.insert((due, self.waited), target);
+            self.waited += 1;
         }
     }
 

@@ -197,8 +197,7 @@ impl Channel for WebPush {
             Err(_) => return failed("bad_subscription"),
         };
         let Some(entered) = self.enter(now, &subscription.endpoint) else {
-            let reason = Reason("origin_busy");
-            return Outcome::Later { after: None, scope: Scope::Target, reason };
+            return Outcome::Busy;
         };
         let origin = &*entered.0;
         let Ok(path) = PathAndQuery::try_from(subscription.endpoint.path()) else {

@@ -356,22 +356,25 @@ impl Lane {
             Outcome::Accepted => {
                 self.pause = 0;
                 self.ramp = self.ramp.saturating_mul(2).max(2);
-                PushOutcome::Accepted
+                Some(PushOutcome::Accepted)
             }
-            Outcome::Gone { .. } => PushOutcome::Gone,
-            Outcome::Failed { .. } => PushOutcome::Failed,
-            Outcome::Later { scope: Scope::Target, .. } => PushOutcome::Later,
+            Outcome::Gone { .. } => Some(PushOutcome::Gone),
+            Outcome::Failed { .. } => Some(PushOutcome::Failed),
+            Outcome::Later { scope: Scope::Target, .. } => Some(PushOutcome::Later),
+            Outcome::Busy => None,
             Outcome::Later { scope: Scope::Channel, after, reason } => {
                 let said = after.map(|after| u64::try_from(after.as_millis()).unwrap_or(PAUSE_MAX));
                 self.pause_lane(now, said, (PAUSE_MIN, PAUSE_MAX), *reason);
-                PushOutcome::Later
+                Some(PushOutcome::Later)
             }
             Outcome::Refused { reason } => {
                 self.pause_lane(now, None, (REFUSED_PAUSE_MIN, REFUSED_PAUSE_MAX), *reason);
-                PushOutcome::Refused
+                Some(PushOutcome::Refused)
             }
         };
-        self.shared.metrics.push(self.kind, counted);
+        if let Some(counted) = counted {
+            self.shared.metrics.push(self.kind, counted);
+        }
         if let Some(slot) = self.slots.iter_mut().find(|of| of.id == slot) {
             slot.run.handle_outcome(now, target, outcome, random::id());
         }
