@@ -3,6 +3,7 @@
 mod answers;
 mod arrivals;
 mod bench;
+mod caps;
 mod content;
 mod policy;
 mod refusals;

@@ -12,8 +12,6 @@ const DEVICES: u64 = 600;
 
 async fn restarted(store: Store) {
     let mut bench = Bench::start(store, "shop", &["--push-batch", "100"], &[]).await;
-    // A central that was started anew has a provider token of its own.
-    bench.apns.set_token_update_min_ms(0).await;
     let devices: Vec<Device> = (0..DEVICES)
         .map(|n| Device::new(n, Channel::ALL.map(|of| bench.token(of, n)).to_vec()))
         .collect();
