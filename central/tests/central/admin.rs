@@ -33,7 +33,7 @@ async fn every_call_but_health_refuses_a_caller_without_the_token() {
             }
         }
     }
-    assert_eq!(calls, 2 * 38);
+    assert_eq!(calls, 2 * 42);
     // A path that is none of ours, and a method that a path does not have.
     bench.get("/v1/nothing").await.problem(404, "not-found");
     bench.delete("/v1/apps").await.problem(405, "method-not-allowed");

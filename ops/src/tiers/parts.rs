@@ -325,6 +325,7 @@ mod tests {
         central.store.url = default.store.url.clone();
         (central.admin.token, central.link.token) = (None, None);
         (central.link.identity, central.root_secret) = (None, None);
+        assert!(central.credential_keys.take().is_some());
         assert_eq!(format!("{central:#?}"), format!("{default:#?}"));
     }
 

@@ -39,7 +39,7 @@ async fn created(bench: &mut Bench, app: &App) {
     let mut expected = json!({
         "id": id, "revision": 1, "state": "active", "to": "country in (\"KE\", \"SE\") and not #vip",
         "body": {"text": "é"}, "priority": "high", "collapse_key": "k", "not_before": null,
-        "created_at": made["created_at"], "expires_at": made["expires_at"], "position": at,
+        "created_at": made["created_at"], "expires_at": made["expires_at"], "push": null, "push_state": "none", "position": at,
     });
     assert_eq!(made, expected);
     // 30 days, the same time of day.

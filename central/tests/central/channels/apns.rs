@@ -70,7 +70,7 @@ async fn a_request_has_what_apple_asks_for() {
     );
     assert_eq!(
         (json(1)["iss"].as_str(), json(1)["iat"].as_u64()),
-        (Some("TEAM123456"), Some(NOW.0 / 1000))
+        (Some("TEAM123456"), Some(apns_period(NOW).0 / 1000))
     );
     assert_eq!(wake.headers["apns-push-type"], "background");
     assert_eq!(wake.headers["apns-priority"], "5");
