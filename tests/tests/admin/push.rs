@@ -39,7 +39,11 @@ async fn credentials(bench: &mut Bench) {
         ("apns", json!({"team_id": "T", "key_id": "K"}), "key"),
         ("apns", vapid(), "key"),
         ("fcm", json!({"project_id": "p", "client_email": "a@b"}), "private_key"),
-        ("fcm", json!({"project_id": "p", "private_key": "no PEM"}), "private_key"),
+        (
+            "fcm",
+            json!({"project_id": "p", "client_email": "a@b", "private_key": "no PEM"}),
+            "private_key",
+        ),
         ("fcm", json!("text"), "credential"),
         ("apns", json!(7), "credential"),
     ] {
