@@ -38,7 +38,7 @@ pub struct Notice {
 pub enum Outcome {
     /// The provider has it.
     Accepted,
-    /// The token is no more: it is to be removed, unless the device gave it again after `since`.
+    /// The token is no more: it is removed. `since`: when the provider last knew that, if it says so.
     Gone { since: Option<Millis> },
     /// Not now: try again, after `after` if the provider said so.
     Later { after: Option<Duration>, scope: Scope, reason: Reason },

@@ -24,7 +24,7 @@ use crate::shell::random;
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PolicyForm {
     /// `wake` says nothing but that there is something, and the device polls; `alert` shows a text.
-    kind: KindName,
+    kind: PushKindName,
     /// The words of an alert, for devices that no locale has better ones for.
     text: Option<TextForm>,
     /// The words by locale, such as `sv` or `sv-se`: the longest that the device's attribute `locale` begins with.
@@ -40,7 +40,7 @@ pub(crate) struct PolicyForm {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(dead_code, reason = "it stands for another crate's type in the document")]
-pub(crate) enum KindName {
+pub(crate) enum PushKindName {
     Wake,
     Alert,
 }
