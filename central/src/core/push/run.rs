@@ -500,11 +500,6 @@ impl Run {
         self.handle_job(same);
     }
 
-    /// Whether [`Run::poll_report`] was given out and waits for its answer.
-    pub fn is_reporting(&self) -> bool {
-        self.sent.is_some()
-    }
-
     /// When there is something to do although nothing came.
     pub fn poll_timeout(&self) -> Option<Millis> {
         if self.over {
