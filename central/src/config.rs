@@ -116,6 +116,8 @@ impl Default for AdminConfig {
 /// How central pushes.
 #[derive(Clone, Copy, Debug)]
 pub struct PusherConfig {
+    /// Threads of the pusher's own, which give way to those that answer callers.
+    pub threads: NonZeroUsize,
     /// Pushes of one message and channel that are handed over before they are committed: what a crash repeats at most.
     pub batch: NonZeroUsize,
     /// How long a device that was here of late gets to poll before it is pushed.
@@ -140,6 +142,7 @@ impl PusherConfig {
 impl Default for PusherConfig {
     fn default() -> PusherConfig {
         PusherConfig {
+            threads: NonZeroUsize::MIN,
             batch: NonZeroUsize::new(10_000).expect("not zero"),
             grace: Duration::from_secs(5),
             retries_max: NonZeroUsize::new(1_000).expect("not zero"),

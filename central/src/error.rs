@@ -21,6 +21,8 @@ pub enum CentralError {
     /// A file of certificates to trust that cannot be used.
     #[error("trust the certificates of {}", path.display())]
     Roots { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("start the threads of the pusher")]
+    Threads(#[source] std::io::Error),
     #[error("open the store")]
     Store(#[from] StoreError),
     /// The store's rows do not make a world: damaged, or changed by hand.

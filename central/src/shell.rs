@@ -37,7 +37,7 @@ use tokio::task::JoinHandle;
 use self::api::Api;
 use self::channel::Providers;
 use self::link::Links;
-use self::pusher::{Opener, Pusher};
+use self::pusher::{Opener, PushThreads, Pusher};
 use self::shared::{Phase, Shared};
 use self::writer_task::WriterTask;
 use crate::config::Config;
@@ -68,6 +68,8 @@ pub struct Central {
     writer: Option<JoinHandle<Result<(), CentralError>>>,
     servers: Vec<(&'static str, JoinHandle<()>)>,
     drain_max: Duration,
+    /// Of what `servers` calls the pusher; they end with this value.
+    _push_threads: PushThreads,
 }
 
 impl Central {
@@ -147,7 +149,8 @@ impl Central {
             config: config.pusher,
             opener,
         };
-        servers.push(("pusher", tokio::spawn(pusher.run(phase.subscribe()))));
+        let push_threads = PushThreads::start(config.pusher.threads)?;
+        servers.push(("pusher", push_threads.spawn(pusher.run(phase.subscribe()))));
         let links = Links {
             config: config.link.clone(),
             token: link_token,
@@ -157,7 +160,14 @@ impl Central {
             writes,
         };
         servers.push(("links", tokio::spawn(links.serve(link, phase.subscribe()))));
-        Ok(Central { addresses, phase, writer: Some(writer), servers, drain_max: config.drain_max })
+        Ok(Central {
+            addresses,
+            phase,
+            writer: Some(writer),
+            servers,
+            drain_max: config.drain_max,
+            _push_threads: push_threads,
+        })
     }
 
     pub fn addresses(&self) -> Addresses {

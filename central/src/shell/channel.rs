@@ -243,10 +243,11 @@ impl Channel for AnyChannel {
                 channel.send(now, token, prepared).await
             }
             (AnyChannel::Fcm(channel), AnyPrepared::Fcm(prepared)) => {
-                channel.send(now, token, prepared).await
+                Box::pin(channel.send(now, token, prepared)).await
             }
+            // Its future is much larger than the others, and each of some thousand pushes would be as large.
             (AnyChannel::WebPush(channel), AnyPrepared::WebPush(prepared)) => {
-                channel.send(now, token, prepared).await
+                Box::pin(channel.send(now, token, prepared)).await
             }
             _ => unreachable!("a notice is sent over the channel that prepared it"),
         }

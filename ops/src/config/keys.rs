@@ -203,6 +203,9 @@ settings! {
         /// Networks, by commas, that a Web Push endpoint may be in although they are not public, such as
         /// 10.1.0.0/16. Not set: none.
         private_networks: Option<Networks> = "",
+        /// Threads that push, at a lower priority than those that answer callers. One makes some ten thousand pushes a
+        /// second.
+        threads: NonZeroUsize = "1",
         /// Pushes of one message and channel that are handed over before they are committed: what a crash repeats at
         /// most, each of which takes the place of the first on its device.
         batch: NonZeroUsize = "10000",

@@ -180,6 +180,7 @@ fn pusher(settings: &Settings) -> PusherConfig {
         grace: push.grace,
         retries_max: push.retries_max,
         attempts_max: push.attempts_max,
+        threads: push.threads,
         apns_rate: push.apns_rate,
         fcm_rate: push.fcm_rate,
         web_push_rate: push.web_push_rate,

@@ -10,7 +10,6 @@ use carillon_world::{Environment, Millis};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Request, Version};
-use http_body_util::Full;
 
 use super::pool::{Pool, PoolLimits, Reply};
 use super::{Channel, Providers, retry_after};
@@ -77,7 +76,7 @@ impl Apns {
         let path = PathAndQuery::from_maybe_shared(path).map_err(|_| bad_token())?;
         self.pool
             .send(|_| {
-                let mut request = Request::new(Full::new(prepared.body.clone()));
+                let mut request = Request::new(prepared.body.clone());
                 *request.method_mut() = Method::POST;
                 *request.version_mut() = Version::HTTP_2;
                 *request.uri_mut() = super::uri(self.authority.clone(), path.clone());

@@ -8,7 +8,6 @@ use carillon_world::Millis;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Request, Version};
-use http_body_util::Full;
 use tokio::sync::Mutex;
 
 use super::pool::{Pool, PoolLimits};
@@ -79,7 +78,7 @@ impl Channel for Fcm {
             let sent = self
                 .pool
                 .send(|_| {
-                    let mut request = Request::new(Full::new(body.clone()));
+                    let mut request = Request::new(body.clone());
                     *request.method_mut() = Method::POST;
                     *request.version_mut() = Version::HTTP_2;
                     *request.uri_mut() = super::uri(self.authority.clone(), self.path.clone());
@@ -201,7 +200,7 @@ impl Access {
         let sent = self
             .pool
             .send(|_| {
-                let mut request = Request::new(Full::new(body.clone()));
+                let mut request = Request::new(body.clone());
                 *request.method_mut() = Method::POST;
                 *request.version_mut() = Version::HTTP_2;
                 *request.uri_mut() = super::uri(authority.clone(), path.clone());

@@ -11,23 +11,21 @@
 //! [`PoolLimits::request_timeout`]. A request waits with the pool and not with a connection, so that whichever has room
 //! first takes it. There is no lock of ours on its way while a connection has room.
 
+mod connection;
+
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, Response, header};
-use http_body::Body as _;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use bytes::Bytes;
+use http::{HeaderMap, Request, header};
 use tokio::sync::{Mutex, Notify};
 
+use self::connection::{Connection, Fault, drive_http2};
 use crate::config::ProviderConfig;
 use crate::core::channel::{Outcome, Reason, Scope};
 use crate::core::outbound::HttpsUrl;
@@ -38,14 +36,6 @@ use crate::shell::outbound::{DialError, Dialer};
 const TRIES: usize = 32;
 /// How long a pool that could not get one connection more waits before it tries again.
 const GROW_AGAIN: Duration = Duration::from_secs(1);
-/// Requests on a connection before the provider said how many it takes: one asks, as it were, for all.
-const STREAMS_FIRST: usize = 1;
-/// The limit comes with the provider's first frame, and nothing tells of it: it is looked for so often at first, and
-/// with every request afterwards.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
-const LOOKS_MAX: u32 = 200;
-/// Header fields of an answer, in bytes as RFC 9113 counts them.
-const HEADER_BYTES_MAX: u32 = 16 * 1024;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PoolLimits {
@@ -144,28 +134,6 @@ struct Inner {
     freed: Notify,
 }
 
-struct Connection {
-    sender: Sender,
-    in_flight: AtomicUsize,
-    /// As many may be.
-    room: AtomicUsize,
-    closed: AtomicBool,
-    /// The provider announced its end, with GOAWAY.
-    leaving: AtomicBool,
-}
-
-enum Sender {
-    Http1(Mutex<http1::SendRequest<Full<Bytes>>>),
-    Http2(http2::SendRequest<Full<Bytes>>),
-}
-
-/// What became of one try.
-enum Fault {
-    /// Certainly not processed: it may go out again.
-    NotTaken,
-    Lost(Lost),
-}
-
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let open = self.0.open.load().len();
@@ -193,7 +161,7 @@ impl Pool {
     /// Sends what `make` gives and reads the answer. `make` is asked again if the request has to go out again.
     pub(super) async fn send(
         &self,
-        make: impl Fn(Protocol) -> Request<Full<Bytes>>,
+        make: impl Fn(Protocol) -> Request<Bytes>,
     ) -> Result<Reply, Lost> {
         let tries = async {
             for _ in 0..TRIES {
@@ -297,49 +265,25 @@ impl Pool {
         let Inner { dialer, url, limits, .. } = &*self.0;
         let stream = dialer.dial(url).await.map_err(Lost::Dial)?;
         let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let io = TokioIo::new(stream);
         let connection = if is_h2 {
-            let shake = http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .keep_alive_interval(limits.keep_alive_interval)
-                .keep_alive_timeout(limits.keep_alive_timeout)
-                .keep_alive_while_idle(limits.keep_idle)
-                .max_header_list_size(HEADER_BYTES_MAX)
-                .initial_max_send_streams(STREAMS_FIRST)
-                .handshake(io);
-            let (sender, mut driver) = shake.await.map_err(|_| Lost::Connection)?;
-            let connection = Arc::new(Connection::new(Sender::Http2(sender), STREAMS_FIRST));
+            let (connection, driver) = Connection::http2(stream).await?;
+            let connection = Arc::new(connection);
             let (pool, driven) = (Arc::downgrade(&self.0), Arc::downgrade(&connection));
-            let (mut known, streams_max) = (STREAMS_FIRST, limits.streams_max.max(1));
-            self.0.clone().drive(&connection, async move {
-                let (mut look, mut looks) = (tokio::time::interval(LOOK_EVERY), LOOKS_MAX);
-                let ended = poll_fn(|cx| {
-                    let polled = Pin::new(&mut driver).poll(cx);
-                    while known == STREAMS_FIRST && looks > 0 && look.poll_tick(cx).is_ready() {
-                        looks -= 1;
-                    }
-                    // A provider that allows none for a while is asked with one, which waits here.
-                    let room = driver.current_max_send_streams().clamp(1, streams_max);
-                    if room != known {
-                        known = room;
-                        if let Some(connection) = driven.upgrade() {
-                            connection.room.store(room, Ordering::Relaxed);
-                        }
-                        if let Some(pool) = pool.upgrade() {
-                            pool.freed.notify_waiters();
-                        }
-                    }
-                    polled
-                });
-                // Without an error only after a GOAWAY that says there is none.
-                ended.await.is_ok()
-            });
+            let on_room = move |room| {
+                if let (Some(pool), Some(connection)) = (pool.upgrade(), driven.upgrade()) {
+                    connection.room.store(room, Ordering::Relaxed);
+                    pool.freed.notify_waiters();
+                }
+            };
+            let asked = Arc::downgrade(&connection);
+            let is_idle = move || {
+                asked.upgrade().is_none_or(|of| of.in_flight.load(Ordering::Relaxed) == 0)
+            };
+            self.0.clone().drive(&connection, drive_http2(driver, *limits, is_idle, on_room));
             connection
         } else {
-            let mut builder = http1::Builder::new();
-            let shake = builder.max_buf_size(HEADER_BYTES_MAX as usize).handshake(io);
-            let (sender, driver) = shake.await.map_err(|_| Lost::Connection)?;
-            let connection = Arc::new(Connection::new(Sender::Http1(Mutex::new(sender)), 1));
+            let (connection, driver) = Connection::http1(stream).await?;
+            let connection = Arc::new(connection);
             self.0.clone().drive(&connection, async move {
                 let _ = driver.await;
                 false
@@ -368,7 +312,7 @@ impl Inner {
         tokio::spawn(async move {
             let is_leaving = driver.await;
             if let (Some(pool), Some(connection)) = (pool.upgrade(), driven.upgrade()) {
-                connection.leaving.store(is_leaving, Ordering::Release);
+                connection.leaving.fetch_or(is_leaving, Ordering::AcqRel);
                 connection.closed.store(true, Ordering::Release);
                 pool.remove(&connection);
                 pool.freed.notify_waiters();
@@ -383,95 +327,6 @@ impl Inner {
             fewer
         });
     }
-}
-
-impl Connection {
-    fn new(sender: Sender, room: usize) -> Connection {
-        Connection {
-            sender,
-            in_flight: AtomicUsize::new(0),
-            room: AtomicUsize::new(room),
-            closed: AtomicBool::new(false),
-            leaving: AtomicBool::new(false),
-        }
-    }
-
-    fn is_closed(&self) -> bool {
-        let is_closed = match &self.sender {
-            Sender::Http1(_) => false,
-            Sender::Http2(sender) => sender.is_closed(),
-        };
-        is_closed || self.closed.load(Ordering::Acquire)
-    }
-
-    async fn send(
-        &self,
-        make: &impl Fn(Protocol) -> Request<Full<Bytes>>,
-        reply_bytes_max: usize,
-    ) -> Result<Reply, Fault> {
-        let response = match &self.sender {
-            Sender::Http2(sender) => {
-                sender.clone().send_request(make(Protocol::Http2)).await.map_err(fault)?
-            }
-            Sender::Http1(sender) => {
-                let mut sender = sender.lock().await;
-                sender.ready().await.map_err(|_| Fault::NotTaken)?;
-                let response = sender.send_request(make(Protocol::Http1)).await.map_err(fault)?;
-                drop(sender);
-                response
-            }
-        };
-        read(response, reply_bytes_max).await
-    }
-}
-
-/// Reads to the end or the bound, whichever comes first.
-async fn read(response: Response<Incoming>, bytes_max: usize) -> Result<Reply, Fault> {
-    let (head, mut body) = response.into_parts();
-    let mut bytes = BytesMut::new();
-    while !body.is_end_stream() {
-        match body.frame().await {
-            None => break,
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    let room = bytes_max - bytes.len();
-                    bytes.extend_from_slice(&data[..data.len().min(room)]);
-                    if data.len() >= room {
-                        break;
-                    }
-                }
-            }
-            // The status is what counts, and it is here.
-            Some(Err(_)) => break,
-        }
-    }
-    Ok(Reply { status: head.status.as_u16(), headers: head.headers, body: bytes.freeze() })
-}
-
-fn fault(error: hyper::Error) -> Fault {
-    // Never left the queue.
-    if error.is_canceled() || error.is_user() || error.is_closed() {
-        return Fault::NotTaken;
-    }
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
-            let reason = h2.reason();
-            // Streams above the last that a GOAWAY names, and refused ones, were not processed.
-            let is_left_out =
-                h2.is_go_away() && h2.is_remote() && reason == Some(h2::Reason::NO_ERROR);
-            let is_refused = h2.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM);
-            return if is_left_out || is_refused {
-                Fault::NotTaken
-            } else if h2.is_reset() {
-                Fault::Lost(Lost::Reset)
-            } else {
-                Fault::Lost(Lost::Connection)
-            };
-        }
-        source = cause.source();
-    }
-    Fault::Lost(Lost::Connection)
 }
 
 /// One request's place on a connection.

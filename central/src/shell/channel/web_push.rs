@@ -14,7 +14,6 @@ use carillon_world::Millis;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Request, Version};
-use http_body_util::Full;
 
 use super::apns::lock;
 use super::pool::{Pool, PoolLimits, Protocol};
@@ -214,7 +213,7 @@ impl Channel for WebPush {
         let sent = origin
             .pool
             .send(|protocol| {
-                let mut request = Request::new(Full::new(body.clone()));
+                let mut request = Request::new(body.clone());
                 *request.method_mut() = Method::POST;
                 let mut headers = prepared.headers.clone();
                 headers.insert(TTL, ttl.into());
