@@ -243,14 +243,6 @@ impl Simulator {
         text(&self.call("POST", "keys", input).await, "p8").to_owned()
     }
 
-    /// How soon APNs takes another provider token of a team; 20 minutes unless told.
-    ///
-    /// # Panics
-    /// If this is not APNs.
-    pub async fn set_token_update_min_ms(&mut self, ms: u64) {
-        self.call("POST", "token_updates", json!({ "min_ms": ms })).await;
-    }
-
     /// Makes a service account of a project; the answer is the file that Google gives out, whose `token_uri` is here.
     ///
     /// # Panics

@@ -1,13 +1,10 @@
 //! A breach of each rule of Web Push, and bodies opened by a library that shares nothing with ours.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use carillon_tests::providers::{KindCounts, Program, Simulator};
+use carillon_tests::providers::{KindCounts, Program, Simulator, open_aes128gcm};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
@@ -259,31 +256,6 @@ async fn it_redirects_and_answers_without_end_when_told_and_speaks_http1_too() {
     assert!(heard.starts_with(b"HTTP/1.1 201 "));
 }
 
-/// Opens a body with npm's `http_ece`.
-fn open(told: &Value) -> Result<Vec<u8>, String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("web-push");
-    assert!(
-        folder.join("node_modules/http_ece").is_dir(),
-        "http_ece is not installed: run scripts/install-test-deps.sh"
-    );
-    let mut node = Command::new("node")
-        .arg(folder.join("decrypt.mjs"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("node is installed by scripts/install-test-deps.sh");
-    let mut input = node.stdin.take().expect("it is piped");
-    input.write_all(told.to_string().as_bytes()).expect("node reads");
-    drop(input);
-    let output = node.wait_with_output().expect("node ends");
-    if output.status.success() {
-        Ok(output.stdout)
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).into_owned())
-    }
-}
-
 #[tokio::test]
 async fn a_captured_body_is_opened_by_an_independent_library() {
     let mut push = Simulator::start(Program::WebPush, &[]);
@@ -296,10 +268,10 @@ async fn a_captured_body_is_opened_by_an_independent_library() {
     assert_eq!(told["private_key"], example::PRIVATE);
     assert_eq!(told["public_key"], example::PUBLIC);
     told["body"] = json!(URL_SAFE_NO_PAD.encode(captured[0].bytes()));
-    assert_eq!(String::from_utf8(open(&told).unwrap()).unwrap(), example::PLAIN);
+    assert_eq!(String::from_utf8(open_aes128gcm(&told).unwrap()).unwrap(), example::PLAIN);
 
     let mut torn = captured[0].bytes();
     torn[100] ^= 1;
     told["body"] = json!(URL_SAFE_NO_PAD.encode(torn));
-    open(&told).unwrap_err();
+    open_aes128gcm(&told).unwrap_err();
 }

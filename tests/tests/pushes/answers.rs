@@ -66,7 +66,6 @@ async fn gone(store: Store) {
     // The providers would take them all again, and nobody asks them to: neither from RAM nor from the store.
     for restart in [false, true] {
         if restart {
-            bench.apns.set_token_update_min_ms(0).await;
             bench.cluster.kill_central();
             bench.cluster.start_central().await;
             bench.admin = bench.cluster.admin();

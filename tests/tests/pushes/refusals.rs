@@ -210,7 +210,6 @@ async fn bad_credentials_are_refused_with_the_field_that_is_at_fault() {
     assert!(deleted["credentials"].get("fcm").is_none(), "{deleted}");
     let devices = bench.devices(2);
     bench.import(&devices).await;
-    bench.apns.set_token_update_min_ms(0).await;
     for restart in [false, true] {
         if restart {
             bench.cluster.kill_central();

@@ -485,7 +485,6 @@ async fn providers_fail(ear: &mut Ear, devices: &[Device]) -> Vec<String> {
 
 /// Another key of credentials: with that alone none opens, with both all do.
 async fn keys_change(ear: &mut Ear, files: &[String; 2]) -> Vec<String> {
-    ear.bench.apns.set_token_update_min_ms(0).await;
     ear.bench.cluster.stop_central();
     ear.bench.cluster.start_central_with(&["--push-credentials-key-file", &files[0]]).await;
     ear.bench.admin = ear.bench.cluster.admin();

@@ -41,6 +41,8 @@ const BACKOFF_MIN: u64 = 1_000;
 const BACKOFF_MAX: u64 = 10 * 60 * 1000;
 /// Before a target whose service has as many requests as it may have is handed over again, and up to twice as long.
 const BUSY: u64 = 250;
+/// Between two reports, unless half a window waits for one: each shares a batch with the writes of callers.
+const REPORT_PAUSE: u64 = 50;
 /// What comes again this soon waits in its step; what takes longer is left to the retries.
 const PATIENCE: u64 = 3_000;
 
@@ -105,6 +107,8 @@ pub struct Run {
     is_news: bool,
     in_flight: usize,
     sent: Option<Sent>,
+    /// When the last report was given out.
+    reported_at: Millis,
     /// Nothing is handed over any more, because the job is stopping or has gone on without this run.
     over: bool,
     /// The last report was taken.
@@ -134,6 +138,7 @@ impl Run {
             is_news: false,
             in_flight: 0,
             sent: None,
+            reported_at: Millis::ZERO,
             over,
             closed: false,
         };
@@ -398,33 +403,38 @@ impl Run {
 
     /// What is to be committed, if there is something and nothing is with the writer. It stays the same until
     /// [`Run::handle_reported`], so it may be sent again.
-    pub fn poll_report(&mut self) -> Option<&PushReport> {
-        if self.sent.is_none() && !self.closed {
-            self.sent = if self.over { self.last_report() } else { self.next_report() };
+    pub fn poll_report(&mut self, now: Millis) -> Option<&PushReport> {
+        if self.report_due().is_some_and(|due| due <= now) {
+            self.sent = if self.over { self.last_report() } else { Some(self.next_report()) };
+            self.reported_at = now;
         }
         self.sent.as_ref().map(|sent| &sent.report)
     }
 
-    /// Whether [`Run::poll_report`] has one that was not given out before.
-    pub fn has_report(&self) -> bool {
+    /// When [`Run::poll_report`] has one that was not given out before; at once if it is in the past, and `None` if that
+    /// depends on what comes back.
+    pub fn report_due(&self) -> Option<Millis> {
         if self.sent.is_some() || self.closed {
-            return false;
+            return None;
         }
         if self.over {
-            return self.in_flight == 0;
+            return (self.in_flight == 0).then_some(Millis::ZERO);
         }
-        let settled = self.steps.front().is_some_and(|step| step.open == 0);
-        settled || self.is_news || self.has_passed()
+        let settled: usize =
+            self.steps.iter().take_while(|step| step.open == 0).map(|step| step.targets).sum();
+        // What is settled and not reported is in the way of what could be handed over.
+        if settled * 2 >= self.limits.window || self.has_passed() {
+            return Some(Millis::ZERO);
+        }
+        let is_settled = self.steps.front().is_some_and(|step| step.open == 0);
+        (is_settled || self.is_news).then(|| self.reported_at.plus(REPORT_PAUSE))
     }
 
     fn has_passed(&self) -> bool {
         self.ended && self.queue.is_empty() && self.steps.iter().all(|step| step.open == 0)
     }
 
-    fn next_report(&mut self) -> Option<Sent> {
-        if !self.has_report() {
-            return None;
-        }
+    fn next_report(&mut self) -> Sent {
         let steps = self.steps.iter().take_while(|step| step.open == 0).count();
         let mut tally = std::mem::take(&mut self.tried);
         self.is_news = false;
@@ -442,7 +452,7 @@ impl Run {
             Progress::Within { after, next_due: self.next_due }
         };
         let report = self.report(progress, tally);
-        Some(Sent { steps, passed, report })
+        Sent { steps, passed, report }
     }
 
     /// What an ended run has not told yet, once nothing of it is in flight.

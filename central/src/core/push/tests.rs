@@ -273,7 +273,7 @@ impl Bench {
 
     fn report(&mut self) {
         let Some(run) = &mut self.run else { return };
-        let Some(report) = run.poll_report().cloned() else { return };
+        let Some(report) = run.poll_report(self.now).cloned() else { return };
         // Now and then the answer is lost, and the same report comes again.
         let times = if self.random.random_range(0..10) == 0 { 2 } else { 1 };
         for _ in 0..times {

@@ -276,9 +276,8 @@ impl Pool {
                 }
             };
             let asked = Arc::downgrade(&connection);
-            let is_idle = move || {
-                asked.upgrade().is_none_or(|of| of.in_flight.load(Ordering::Relaxed) == 0)
-            };
+            let is_idle =
+                move || asked.upgrade().is_none_or(|of| of.in_flight.load(Ordering::Relaxed) == 0);
             self.0.clone().drive(&connection, drive_http2(driver, *limits, is_idle, on_room));
             connection
         } else {

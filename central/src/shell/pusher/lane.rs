@@ -140,9 +140,11 @@ impl Lane {
                 flying.push(hand(now, request));
             }
             for slot in &mut self.slots {
-                if slot.run.has_report()
-                    && let Some(of) = slot.run.poll_report()
-                {
+                let Some(due) = slot.run.report_due() else { continue };
+                let at = if is_draining { now.max(due) } else { now };
+                if due > at {
+                    self.wake = self.wake.min(due);
+                } else if let Some(of) = slot.run.poll_report(at) {
                     reports.push(report(self.writes.clone(), slot.id, Arc::new(of.clone()), false));
                 }
             }
