@@ -8,6 +8,7 @@ mod durability;
 mod encode;
 mod epoch;
 mod error;
+pub mod history;
 mod json;
 mod migrate;
 mod mysql;

@@ -1,0 +1,10 @@
+//! History: what happened, as it leaves the store for Kafka and the lake.
+//!
+//! What always holds: the records of a shard rise by ([`RecordId::epoch`], [`RecordId::seq`]), in whatever they are
+//! written to; one that comes twice has the same id; a device is named by a [`Pseudonym`] alone.
+
+mod record;
+
+pub use record::{
+    EVENT_BYTES_MAX, EventName, Pseudonym, RECORD_SCHEMA, Record, RecordError, RecordId,
+};
