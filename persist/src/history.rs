@@ -3,8 +3,11 @@
 //! What always holds: the records of a shard rise by ([`RecordId::epoch`], [`RecordId::seq`]), in whatever they are
 //! written to; one that comes twice has the same id; a device is named by a [`Pseudonym`] alone.
 
+mod outbox;
 mod record;
+pub(crate) mod stored;
 
+pub use outbox::{BatchHistory, ForgetOutbox, OutboxEvent, OutboxKept, OutboxRow, PseudonymRow};
 pub use record::{
     EVENT_BYTES_MAX, EventName, Pseudonym, RECORD_SCHEMA, Record, RecordError, RecordId,
 };
