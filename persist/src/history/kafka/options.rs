@@ -12,7 +12,7 @@ use super::error::KafkaError;
 pub const TOPIC_BYTES_MAX: usize = 249;
 
 /// What [`super::Producer`] and [`super::Reader`] promise depends on these, so they are not the operator's to set.
-const OURS: &[&str] = &[
+pub(super) const OURS: &[&str] = &[
     "acks",
     "bootstrap.servers",
     "metadata.broker.list",
