@@ -3,6 +3,7 @@
 //! What always holds: the records of a shard rise by ([`RecordId::epoch`], [`RecordId::seq`]), in whatever they are
 //! written to; one that comes twice has the same id; a device is named by a [`Pseudonym`] alone.
 
+pub mod lake;
 mod record;
 
 pub use record::{
