@@ -4,6 +4,7 @@
 //! written to; one that comes twice has the same id; a device is named by a [`Pseudonym`] alone.
 
 pub mod kafka;
+pub mod lake;
 mod record;
 
 pub use record::{
