@@ -3,6 +3,8 @@
 //! What always holds: the records of a shard rise by ([`RecordId::epoch`], [`RecordId::seq`]), in whatever they are
 //! written to; one that comes twice has the same id; a device is named by a [`Pseudonym`] alone.
 
+pub mod kafka;
+pub mod lake;
 mod outbox;
 mod record;
 pub(crate) mod stored;

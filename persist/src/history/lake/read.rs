@@ -1,0 +1,184 @@
+//! Finds records in the lake, for people who ask after a device, a message or a time.
+//!
+//! It is no query engine: whole analyses are for the tools that read Parquet. It opens few files: the names of folders
+//! tell the app, the event and the hour, the file's own statistics the time of a row group, and its Bloom filters
+//! whether a device or message is in one at all.
+
+mod file;
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use carillon_expr::Date;
+use carillon_world::{AppId, MessageId, Millis};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore};
+
+use super::chain::REQUESTS_MAX;
+use super::names::Hour;
+use super::{Lake, LakeError};
+use crate::history::{EventName, Pseudonym, Record};
+
+/// What to look for: records of which all that is given is true.
+#[derive(Clone, Debug)]
+pub struct Query {
+    pub app: Option<AppId>,
+    pub device: Option<Pseudonym>,
+    pub message: Option<MessageId>,
+    pub event: Option<EventName>,
+    pub from: Option<Millis>,
+    /// Itself not included.
+    pub until: Option<Millis>,
+    /// The most records that are given. Some times as many are held in memory.
+    pub limit: usize,
+}
+
+impl Query {
+    /// All that there is, up to a number of records.
+    pub fn first(limit: usize) -> Query {
+        let (app, device, message, event, from, until) = (None, None, None, None, None, None);
+        Query { app, device, message, event, from, until, limit }
+    }
+
+    fn wants_hour(&self, hour: Hour) -> bool {
+        self.from.is_none_or(|from| Hour::of(from) <= hour)
+            && self.until.is_none_or(|until| hour <= Hour::of(until))
+    }
+
+    fn wants_at(&self, at: u64) -> bool {
+        self.from.is_none_or(|from| from.0 <= at) && self.until.is_none_or(|until| at < until.0)
+    }
+}
+
+impl Lake {
+    /// Gives the records that a query asks for, rising by the time at which they happened and, where that is the same,
+    /// by shard and place in it. Returns how many it gave, which are less than there are if `sink` breaks.
+    ///
+    /// # Errors
+    /// [`LakeError::Unavailable`] or [`LakeError::Damaged`]; what was given before is right.
+    pub async fn read(
+        &self,
+        query: &Query,
+        mut sink: impl FnMut(Record) -> ControlFlow<()> + Send,
+    ) -> Result<usize, LakeError> {
+        let files = self.files(query).await?;
+        let reads = files.into_iter().map(|(hour, meta)| async move {
+            Ok((hour, file::read(self.store.as_ref(), &meta, query).await?))
+        });
+        // In order, so that an hour is whole when the next begins.
+        let mut reads = stream::iter(reads).buffered(REQUESTS_MAX);
+        let mut given = 0;
+        let mut give = |records: &mut Vec<Record>| {
+            keep_first(records, query.limit - given);
+            for record in records.drain(..) {
+                given += 1;
+                if sink(record).is_break() || given == query.limit {
+                    return ControlFlow::Break(given);
+                }
+            }
+            ControlFlow::Continue(given)
+        };
+        if query.limit == 0 {
+            return Ok(0);
+        }
+        let (mut now, mut records) = (None, Vec::new());
+        while let Some(read) = reads.next().await {
+            let (hour, found): (Hour, Vec<Record>) = read?;
+            if now != Some(hour) {
+                now = Some(hour);
+                if let ControlFlow::Break(given) = give(&mut records) {
+                    return Ok(given);
+                }
+            }
+            records.extend(found);
+            if records.len() > 2 * query.limit.min(usize::MAX / 2) {
+                keep_first(&mut records, query.limit);
+            }
+        }
+        match give(&mut records) {
+            ControlFlow::Break(given) | ControlFlow::Continue(given) => Ok(given),
+        }
+    }
+
+    /// Those that may have what is asked for; their hours rise.
+    async fn files(&self, query: &Query) -> Result<Vec<(Hour, ObjectMeta)>, LakeError> {
+        let apps = match query.app {
+            Some(app) => vec![Path::from(format!("app={:016x}", app.get()))],
+            None => self.folders(None, "app=").await?,
+        };
+        let events = match &query.event {
+            Some(event) => {
+                let folder = |app: &Path| Path::from(format!("{app}/event={}", event.as_str()));
+                apps.iter().map(folder).collect()
+            }
+            None => self.folders_of(apps, "event=").await?,
+        };
+        let mut days = self.folders_of(events, "day=").await?;
+        days.retain(|folder| {
+            let day = folder.filename().and_then(|name| day_of(name.strip_prefix("day=")?));
+            let hours = day.and_then(|day| Some((Hour::of_day(day, 0)?, Hour::of_day(day, 23)?)));
+            hours.is_some_and(|(first, last)| {
+                query.from.is_none_or(|from| Hour::of(from) <= last)
+                    && query.until.is_none_or(|until| first <= Hour::of(until))
+            })
+        });
+        let lists = days.iter().map(|day| async move {
+            let list = self.store.list(Some(day)).try_collect::<Vec<ObjectMeta>>().await;
+            list.map_err(|error| LakeError::unavailable("list", day, error))
+        });
+        let mut lists = stream::iter(lists).buffer_unordered(REQUESTS_MAX);
+        let mut files: BTreeMap<Hour, Vec<ObjectMeta>> = BTreeMap::new();
+        while let Some(list) = lists.next().await {
+            for meta in list? {
+                if let Some(hour) = hour_of(&meta.location).filter(|hour| query.wants_hour(*hour)) {
+                    files.entry(hour).or_default().push(meta);
+                }
+            }
+        }
+        let of_hour = |(hour, metas): (Hour, Vec<ObjectMeta>)| {
+            metas.into_iter().map(move |meta| (hour, meta))
+        };
+        Ok(files.into_iter().flat_map(of_hour).collect())
+    }
+
+    async fn folders_of(
+        &self,
+        parents: Vec<Path>,
+        prefix: &'static str,
+    ) -> Result<Vec<Path>, LakeError> {
+        let lists = parents.iter().map(|parent| self.folders(Some(parent), prefix));
+        let lists = stream::iter(lists).buffer_unordered(REQUESTS_MAX);
+        Ok(lists.try_collect::<Vec<_>>().await?.concat())
+    }
+
+    async fn folders(
+        &self,
+        parent: Option<&Path>,
+        prefix: &'static str,
+    ) -> Result<Vec<Path>, LakeError> {
+        let list = self.store.list_with_delimiter(parent).await;
+        let shown = parent.map_or("its root", |parent| parent.as_ref());
+        let list = list.map_err(|error| LakeError::unavailable("list", shown, error))?;
+        let is_of = |path: &Path| path.filename().is_some_and(|name| name.starts_with(prefix));
+        Ok(list.common_prefixes.into_iter().filter(is_of).collect())
+    }
+}
+
+fn keep_first(records: &mut Vec<Record>, limit: usize) {
+    records.sort_unstable_by_key(|record| (record.at, record.id.shard, record.id.order()));
+    records.truncate(limit);
+}
+
+fn day_of(text: &str) -> Option<Date> {
+    text.parse().ok()
+}
+
+/// Of `…/day=YYYY-MM-DD/hour=HH/name.parquet`.
+fn hour_of(path: &Path) -> Option<Hour> {
+    let mut parts = path.as_ref().rsplit('/');
+    let name = parts.next()?;
+    let hour = parts.next()?.strip_prefix("hour=")?.parse().ok()?;
+    let day = day_of(parts.next()?.strip_prefix("day=")?)?;
+    if name.ends_with(".parquet") { Hour::of_day(day, hour) } else { None }
+}
