@@ -22,7 +22,7 @@ pub(crate) use faults::{Fault, Faults, Origin, Unknown};
 use keys::PAIRS;
 pub(crate) use keys::{LogSettings, SECTIONS, Settings};
 pub(crate) use kinds::{
-    CredentialKeyList, ListenAt, LogFormat, RootSecret, Secret, Setting, with_password,
+    CredentialKeyList, HistoryTo, ListenAt, LogFormat, RootSecret, Secret, Setting, with_password,
 };
 #[cfg(test)]
 use print::reference_markdown;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::{Fault, Origin, Settings, with_password};
+use super::{Fault, HistoryTo, Origin, Settings, with_password};
 use crate::link_token;
 
 /// The least that the HTTP library takes.
@@ -42,6 +42,10 @@ impl Settings {
         }
         if self.edge.head_bytes_max.0 < HEAD_BYTES_MIN {
             fault("edge.head_bytes_max", "expected at least 8KiB".to_owned());
+        }
+        if self.history.to == HistoryTo::Kafka && self.history.kafka_brokers.is_none() {
+            let what = "expected brokers, as host:port, because history.to is kafka".to_owned();
+            fault("history.kafka_brokers", what);
         }
         let central = &self.central;
         for (key, value, most) in [

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use carillon_central::config::HttpsUrl;
 use carillon_persist::StoreUrl;
+use carillon_persist::history::lake::LakeUrl;
 
 use super::kinds::{
-    ByteSize, CredentialKeyList, DurationOrOff, HostPort, ListenAt, LogFilter, LogFormat, Networks,
-    Password, Ports, RootSecret, Secret, Setting,
+    ByteSize, CredentialKeyList, DurationOrOff, HistoryTo, HostPort, KafkaProperties, ListenAt,
+    LogFilter, LogFormat, Networks, Password, Ports, RootSecret, Secret, Setting,
 };
 use super::reader::Reader;
 use super::{Key, Section};
@@ -181,6 +182,51 @@ settings! {
         links_max: NonZeroUsize = "1024",
         /// How long an edge's TLS handshake and first frame may take.
         hello_timeout: Duration = "10s",
+    }
+
+    /// What happened, kept for ever: by central in the database, from there in Kafka or straight in files, and by
+    /// `carillon archive` from Kafka in files; see docs/history.md.
+    "history" "history." history: HistorySettings {
+        /// Where central takes it: `lake` writes Parquet files, `kafka` a topic of which `carillon archive` makes
+        /// them, `off` keeps none.
+        to: HistoryTo = "lake",
+        /// Where the files are: `file:///ABSOLUTE/PATH` or `s3://BUCKET/PREFIX`. Not set: the folder `history` in the
+        /// data folder.
+        lake: Option<LakeUrl> = "",
+        /// Where S3 is spoken, such as `https://s3.example.com`. Not set: Amazon's own.
+        s3_endpoint: Option<String> = "",
+        /// The region of the bucket.
+        s3_region: Option<String> = "",
+        /// The id of the access key. Not set: as the machine's environment says.
+        s3_key_id: Option<String> = "",
+        /// The access key.
+        s3_secret_key: Option<Password> = "",
+        /// Name the bucket in the path and not in the host, as most servers but Amazon's want it.
+        s3_path_style: bool = "false",
+        /// Take an endpoint without TLS.
+        s3_allow_http: bool = "false",
+        /// Brokers of Kafka, each `host:port`, by commas.
+        kafka_brokers: Option<String> = "",
+        /// The topic; it is made if it is not there.
+        kafka_topic: String = "carillon.history",
+        /// Partitions of a topic that is made.
+        kafka_partitions: NonZeroUsize = "1",
+        /// More of librdkafka's settings, each `name=value`, by commas: such as `security.protocol=SASL_SSL`.
+        kafka_properties: Option<KafkaProperties> = "",
+        /// The password of SASL, so that it need not stand among them.
+        kafka_password: Option<Password> = "",
+        /// How long events wait for others before they become files.
+        flush_every: Duration = "60s",
+        /// Events after which files are written at once.
+        flush_bytes: ByteSize = "64MiB",
+        /// Events that may wait in the database for Kafka or the files. From half of it on there is an alarm; beyond
+        /// it writes are refused with 503.
+        outbox_bytes_max: ByteSize = "1GiB",
+        /// Tell the values of devices' attributes too. They stay in the files when a device is forgotten.
+        attributes: bool = "false",
+        /// Start although the history knows changes that the database lost, because it was restored from a backup. The
+        /// history is told what was cut off. To be said once, not to be left in a file.
+        accept_restore: bool = "false",
     }
 
     /// Central's way to the providers of pushes; see docs/push.md.

@@ -1,5 +1,6 @@
 //! The types a key may have: how each is written, and what is expected of it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use carillon_central::config::{HttpsUrl, Network};
 use carillon_persist::StoreUrl;
+use carillon_persist::history::lake::LakeUrl;
 
 use super::{Kind, TomlType};
 use crate::hexadecimal;
@@ -350,6 +352,12 @@ impl Setting for Password {
     }
 }
 
+impl Password {
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Setting for StoreUrl {
     const KIND: Kind = Kind {
         expected: "\"sqlite:PATH\" or \"mysql://USER:PASSWORD@HOST:PORT/DATABASE\"",
@@ -361,6 +369,59 @@ impl Setting for StoreUrl {
 
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok()
+    }
+}
+
+/// Where central takes the history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HistoryTo {
+    Off,
+    Lake,
+    Kafka,
+}
+
+impl Setting for HistoryTo {
+    const KIND: Kind = text_kind("\"lake\", \"kafka\" or \"off\"", "PLACE");
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "off" => Some(Self::Off),
+            "lake" => Some(Self::Lake),
+            "kafka" => Some(Self::Kafka),
+            _ => None,
+        }
+    }
+}
+
+impl Setting for LakeUrl {
+    const KIND: Kind =
+        text_kind("\"file:///ABSOLUTE/PATH\", \"/ABSOLUTE/PATH\" or \"s3://BUCKET/PREFIX\"", "URL");
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+/// Settings of librdkafka by their names. Their values may be secrets.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct KafkaProperties(pub(crate) BTreeMap<String, String>);
+
+impl fmt::Debug for KafkaProperties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Setting for KafkaProperties {
+    const KIND: Kind = secret_kind("settings of librdkafka, each NAME=VALUE, by commas");
+
+    fn parse(text: &str) -> Option<Self> {
+        let one = |part: &str| {
+            let (name, value) = part.split_once('=')?;
+            let (name, value) = (name.trim(), value.trim());
+            (!name.is_empty()).then(|| (name.to_owned(), value.to_owned()))
+        };
+        text.split(',').map(one).collect::<Option<_>>().map(Self)
     }
 }
 
