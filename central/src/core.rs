@@ -10,6 +10,7 @@ pub mod budget;
 pub mod channel;
 pub mod expression;
 pub mod funnel;
+pub mod history;
 pub mod input;
 pub mod keys;
 pub mod limits;

@@ -8,12 +8,14 @@ use std::collections::HashMap;
 
 use carillon_world::{AppId, Change, DeviceRow, MessageId, MessageRow, MessageState, Millis, Seq};
 
+use crate::history::{BatchHistory, ForgetOutbox};
 use crate::names::Named;
 use crate::push;
 use crate::tables::{
     APP_PUSH, APPS, ATTRIBUTES, AUDIENCE_REVISIONS, AUDIENCES, COMMITTED_CLOCK, DEVICE_BOOKS,
-    DEVICE_SEEN, DEVICES, ERASURES, GROUPS, IDEMPOTENCY, MESSAGE_COUNTS, MESSAGE_PUSH, MESSAGES,
-    PUSH_JOBS, PUSH_TIMES, QUOTAS, RECEIPTS, REVISIONS, SEEN_SINCE, SEQ_TIMES, Table,
+    DEVICE_SEEN, DEVICES, ERASURES, EVENT_HEADS, GROUPS, IDEMPOTENCY, MESSAGE_COUNTS, MESSAGE_PUSH,
+    MESSAGES, OUTBOX, PSEUDONYMS, PUSH_JOBS, PUSH_TIMES, QUOTAS, RECEIPTS, REVISIONS, SEEN_SINCE,
+    SEQ_TIMES, Table,
 };
 use crate::{
     CountRow, Erase, ForgetCounts, ForgetKeys, IDEMPOTENCY_KEY_BYTES_MAX, PushJobRow, StoreBatch,
@@ -51,6 +53,7 @@ pub(crate) enum Step<'a> {
     ForgetKeys(ForgetKeys),
     Erase(&'a Erase),
     ForgetCounts(&'a ForgetCounts),
+    ForgetOutbox(&'a ForgetOutbox),
 }
 
 /// # Errors
@@ -126,7 +129,30 @@ pub(crate) fn plan(batch: &StoreBatch) -> Result<Vec<Step<'_>>, StoreError> {
     });
     insert(&mut steps, &PUSH_TIMES, times.collect());
     tallies(&shard, &batch.tallies, &mut steps)?;
+    history(&shard, &batch.history, &mut steps);
     Ok(steps)
+}
+
+fn history<'a>(shard: &Cell<'static>, history: &'a BatchHistory, steps: &mut Vec<Step<'a>>) {
+    // First, so that a device that is forgotten and met again in one batch has a name after it.
+    steps.extend(history.forget.as_ref().map(Step::ForgetOutbox));
+    let names = history.pseudonyms.iter().flat_map(|row| {
+        let (app, device) = (Cell::Int(row.app.get()), Cell::Int(row.device.get()));
+        [shard.clone(), app, device, Cell::Blob(row.pseudonym.bytes())]
+    });
+    insert(steps, &PSEUDONYMS, names.collect());
+    let Some(row) = &history.outbox else { return };
+    let cells = vec![
+        shard.clone(),
+        Cell::Int(row.first),
+        Cell::Int(row.epoch.number),
+        Cell::Int(row.epoch.tag),
+        Cell::Int(row.events.into()),
+        Cell::Int(row.payload.len() as u64),
+        Cell::Blob(&row.payload),
+    ];
+    insert(steps, &OUTBOX, cells);
+    insert(steps, &EVENT_HEADS, vec![shard.clone(), Cell::Int(row.last())]);
 }
 
 fn tallies<'a>(

@@ -11,6 +11,8 @@ pub struct Holding {
     pub head: Seq,
     pub horizon: Seq,
     pub lineage: Vec<LineageEntry>,
+    /// The number of the last event of the history.
+    pub events: u64,
 }
 
 /// What to do about a claim.
@@ -35,7 +37,7 @@ pub fn judge_claim(
     claim: EpochClaim,
     clock: Millis,
 ) -> Result<Verdict, StoreError> {
-    let Holding { epoch, head, horizon, lineage } = holding;
+    let Holding { epoch, head, horizon, lineage, events } = holding;
     let newest = lineage.last().copied();
     let lineage = match newest {
         Some(_) => Some(Lineage::try_new(lineage).map_err(|error| damaged(error.to_string()))?),
@@ -58,7 +60,13 @@ pub fn judge_claim(
     if let Some(lineage) = &lineage
         && epoch.tag == claim.tag
     {
-        return Ok(Verdict::Begun(Opening { lineage: lineage.clone(), head, horizon, epoch }));
+        return Ok(Verdict::Begun(Opening {
+            lineage: lineage.clone(),
+            head,
+            horizon,
+            epoch,
+            events,
+        }));
     }
     if let Some(held) = claim.held
         && held != epoch
@@ -78,7 +86,7 @@ pub fn judge_claim(
         }
         None => Lineage::try_new(vec![line]).expect("one line is a lineage"),
     };
-    Ok(Verdict::Begin(Opening { lineage, head, horizon, epoch }))
+    Ok(Verdict::Begin(Opening { lineage, head, horizon, epoch, events }))
 }
 
 fn damaged(detail: String) -> StoreError {
@@ -99,12 +107,19 @@ mod tests {
             head: Seq::ZERO,
             horizon: Seq::ZERO,
             lineage: vec![],
+            events: 0,
         }
     }
 
     fn after(opening: &Opening, head: u64) -> Holding {
         let lineage = opening.lineage.entries().to_vec();
-        Holding { epoch: opening.epoch, head: Seq::new(head), horizon: Seq::ZERO, lineage }
+        Holding {
+            epoch: opening.epoch,
+            head: Seq::new(head),
+            horizon: Seq::ZERO,
+            lineage,
+            events: 0,
+        }
     }
 
     fn begin(holding: Holding, claim: EpochClaim, clock: u64) -> Opening {

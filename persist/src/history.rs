@@ -5,8 +5,11 @@
 
 pub mod kafka;
 pub mod lake;
+mod outbox;
 mod record;
+pub(crate) mod stored;
 
+pub use outbox::{BatchHistory, ForgetOutbox, OutboxEvent, OutboxKept, OutboxRow, PseudonymRow};
 pub use record::{
     EVENT_BYTES_MAX, EventName, Pseudonym, RECORD_SCHEMA, Record, RecordError, RecordId,
 };

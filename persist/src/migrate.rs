@@ -14,7 +14,7 @@ pub(crate) struct Migration {
     pub(crate) sql: &'static str,
 }
 
-pub(crate) static SQLITE: [Migration; 7] = [
+pub(crate) static SQLITE: [Migration; 8] = [
     Migration {
         version: 1,
         name: "tables",
@@ -46,9 +46,14 @@ pub(crate) static SQLITE: [Migration; 7] = [
         name: "funnel",
         sql: include_str!("../migrations/sqlite/0007_funnel.sql"),
     },
+    Migration {
+        version: 8,
+        name: "history",
+        sql: include_str!("../migrations/sqlite/0008_history.sql"),
+    },
 ];
 
-pub(crate) static MYSQL: [Migration; 7] = [
+pub(crate) static MYSQL: [Migration; 8] = [
     Migration {
         version: 1,
         name: "tables",
@@ -79,6 +84,11 @@ pub(crate) static MYSQL: [Migration; 7] = [
         version: 7,
         name: "funnel",
         sql: include_str!("../migrations/mysql/0007_funnel.sql"),
+    },
+    Migration {
+        version: 8,
+        name: "history",
+        sql: include_str!("../migrations/mysql/0008_history.sql"),
     },
 ];
 

@@ -10,12 +10,13 @@ mod script;
 
 use std::collections::HashSet;
 
-use carillon_world::{Epoch, Millis, Row, Seq, ShardId};
+use carillon_world::{AppId, DeviceId, Epoch, Millis, Row, Seq, ShardId};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Opts, OptsBuilder};
 
 use crate::encode::plan;
 use crate::epoch::{Holding, Verdict, judge_claim};
+use crate::history::{OutboxRow, PseudonymRow, stored};
 use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
 use crate::push;
 use crate::read::{
@@ -223,8 +224,13 @@ impl Store for MysqlStore {
         for mut row in link.all(attempted, SELECT_LINEAGE, (shard.get(),)).await? {
             lineage.push(read::lineage_entry(&mut row)?);
         }
+        let events = match link.first(attempted, stored::SELECT_EVENT_HEAD, (shard.get(),)).await? {
+            Some(mut row) => read::in_table("event_heads", row.int(0))?,
+            None => 0,
+        };
         let now = clock(&mut link).await?;
-        let verdict = judge_claim(shard, Holding { epoch, head, horizon, lineage }, claim, now);
+        let holding = Holding { epoch, head, horizon, lineage, events };
+        let verdict = judge_claim(shard, holding, claim, now);
         let end = link.lock_wait_of_batches();
         let opening = match verdict {
             Ok(Verdict::Begin(opening)) => opening,
@@ -299,6 +305,11 @@ impl Store for MysqlStore {
         for mut row in link.all(attempted, push::SELECT_TIMES, (shard,)).await? {
             kept.push_times.push(push::times(&mut row)?);
         }
+        if let Some(mut row) =
+            link.first(attempted, stored::SELECT_OUTBOX_KEPT, (shard, shard)).await?
+        {
+            kept.outbox = stored::outbox_kept(&mut row)?;
+        }
         self.link = Some(link);
         Ok(kept)
     }
@@ -337,6 +348,45 @@ impl Store for MysqlStore {
         }
         self.link = Some(link);
         Ok(committed)
+    }
+
+    async fn outbox(
+        &mut self,
+        shard: ShardId,
+        after: u64,
+        bytes_max: u64,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        let (attempted, shard) = ("read the outbox", shard.get());
+        let mut link = self.take().await?;
+        let mut sizes = Vec::new();
+        for mut row in link.all(attempted, &stored::select_outbox_sizes(), (shard, after)).await? {
+            sizes.push(stored::outbox_size(&mut row)?);
+        }
+        let mut outbox = Vec::new();
+        if let Some((first, last)) = stored::outbox_range(&sizes, bytes_max) {
+            for mut row in link.all(attempted, stored::SELECT_OUTBOX, (shard, first, last)).await? {
+                outbox.push(stored::outbox(&mut row)?);
+            }
+        }
+        self.link = Some(link);
+        Ok(outbox)
+    }
+
+    async fn pseudonyms(
+        &mut self,
+        shard: ShardId,
+        devices: &[(AppId, DeviceId)],
+    ) -> Result<Vec<PseudonymRow>, StoreError> {
+        let mut link = self.take().await?;
+        let mut found = Vec::new();
+        for (app, ids) in stored::by_app(&mut devices.to_vec()) {
+            let select = stored::select_pseudonyms(app, &ids, |id| id.to_string());
+            for mut row in link.all("read pseudonyms", &select, (shard.get(),)).await? {
+                found.push(stored::pseudonym(&mut row)?);
+            }
+        }
+        self.link = Some(link);
+        Ok(found)
     }
 
     async fn clock(&mut self) -> Result<Millis, StoreError> {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use carillon_world::{Epoch, LineageEntry, Millis, Row, Seq, ShardId};
+use carillon_world::{AppId, DeviceId, Epoch, LineageEntry, Millis, Row, Seq, ShardId};
 use rusqlite::types::ValueRef;
 use rusqlite::{
     Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params,
@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::checkpoint::Checkpointer;
 use crate::durability::judge_sqlite;
 use crate::epoch::{Holding, Verdict, judge_claim};
+use crate::history::{OutboxRow, PseudonymRow, stored};
 use crate::json::Damage;
 use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
 use crate::push;
@@ -212,6 +213,24 @@ impl Store for SqliteStore {
         }
     }
 
+    async fn outbox(
+        &mut self,
+        shard: ShardId,
+        after: u64,
+        bytes_max: u64,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        self.call(move |worker| worker.outbox(shard, after, bytes_max)).await
+    }
+
+    async fn pseudonyms(
+        &mut self,
+        shard: ShardId,
+        devices: &[(AppId, DeviceId)],
+    ) -> Result<Vec<PseudonymRow>, StoreError> {
+        let devices = devices.to_vec();
+        self.call(move |worker| worker.pseudonyms(shard, devices)).await
+    }
+
     async fn clock(&mut self) -> Result<Millis, StoreError> {
         self.call(|worker| {
             worker
@@ -345,13 +364,22 @@ impl Worker {
         let (epoch, head, horizon) = transaction
             .query_row(SELECT_LEASE, [shard.get()], |row| Ok(read::lease(&mut Fields(row))))
             .map_err(down)??;
+        let events: Option<i64> = transaction
+            .query_row(stored::SELECT_EVENT_HEAD, [shard.get()], |row| row.get(0))
+            .optional()
+            .map_err(down)?;
+        let events = events.unwrap_or(0).unsigned_abs();
         let lineage = lineage(&transaction, shard)?;
         let now = clock(&transaction).map_err(down)?;
-        let opening =
-            match judge_claim(shard, Holding { epoch, head, horizon, lineage }, claim, now)? {
-                Verdict::Begun(opening) => return Ok(opening),
-                Verdict::Begin(opening) => opening,
-            };
+        let opening = match judge_claim(
+            shard,
+            Holding { epoch, head, horizon, lineage, events },
+            claim,
+            now,
+        )? {
+            Verdict::Begun(opening) => return Ok(opening),
+            Verdict::Begin(opening) => opening,
+        };
         let (number, tag) = (signed(opening.epoch.number), signed(opening.epoch.tag));
         let update = "UPDATE lease SET epoch_number = ?, epoch_tag = ?, owner_connection = ?, batches = batches + 1 \
                       WHERE shard = ?";
@@ -407,7 +435,60 @@ impl Worker {
         while let Some(row) = rows.next().map_err(down)? {
             kept.push_times.push(push::times(&mut Fields(row))?);
         }
+        kept.outbox = connection
+            .query_row(stored::SELECT_OUTBOX_KEPT, [shard, shard], |row| {
+                Ok(stored::outbox_kept(&mut Fields(row)))
+            })
+            .map_err(down)??;
         Ok(kept)
+    }
+
+    fn outbox(
+        &mut self,
+        shard: ShardId,
+        after: u64,
+        bytes_max: u64,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        let down = down("read the outbox");
+        let connection = self.connection()?;
+        let mut statement =
+            connection.prepare_cached(&stored::select_outbox_sizes()).map_err(down)?;
+        let sizes = statement
+            .query_map(params![shard.get(), signed(after)], |row| {
+                Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs()))
+            })
+            .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>)
+            .map_err(down)?;
+        let Some((first, last)) = stored::outbox_range(&sizes, bytes_max) else {
+            return Ok(Vec::new());
+        };
+        let mut statement = connection.prepare_cached(stored::SELECT_OUTBOX).map_err(down)?;
+        let mut rows =
+            statement.query(params![shard.get(), signed(first), signed(last)]).map_err(down)?;
+        let mut outbox = Vec::new();
+        while let Some(row) = rows.next().map_err(down)? {
+            outbox.push(stored::outbox(&mut Fields(row))?);
+        }
+        Ok(outbox)
+    }
+
+    fn pseudonyms(
+        &mut self,
+        shard: ShardId,
+        mut devices: Vec<(AppId, DeviceId)>,
+    ) -> Result<Vec<PseudonymRow>, StoreError> {
+        let down = down("read pseudonyms");
+        let connection = self.connection()?;
+        let mut found = Vec::new();
+        for (app, ids) in stored::by_app(&mut devices) {
+            let select = stored::select_pseudonyms(app, &ids, |id| signed(id).to_string());
+            let mut statement = connection.prepare(&select).map_err(down)?;
+            let mut rows = statement.query([shard.get()]).map_err(down)?;
+            while let Some(row) = rows.next().map_err(down)? {
+                found.push(stored::pseudonym(&mut Fields(row))?);
+            }
+        }
+        Ok(found)
     }
 }
 

@@ -9,6 +9,7 @@ use carillon_world::{
     AppId, Batch, DeviceId, Epoch, Lineage, MessageId, Millis, Row, Seq, ShardId,
 };
 
+use crate::history::{BatchHistory, OutboxRow, PseudonymRow};
 use crate::{
     BatchUpkeep, CommitError, Committed, Kept, MysqlStore, PushJobRow, PushTimesRow, SqliteStore,
     StoreError, StoreOptions, StoreUrl, Tallies, Tally, UnsafeSetting,
@@ -26,6 +27,8 @@ pub struct Opening {
     pub head: Seq,
     pub horizon: Seq,
     pub epoch: Epoch,
+    /// The number of the last event of the history.
+    pub events: u64,
 }
 
 /// The wish to begin an epoch.
@@ -59,6 +62,7 @@ pub struct StoreBatch {
     pub push_times: Vec<PushTimesRow>,
     pub tallies: Tallies,
     pub upkeep: BatchUpkeep,
+    pub history: BatchHistory,
     /// The committed clock.
     pub now: Millis,
 }
@@ -162,6 +166,22 @@ pub trait Store: Send {
         batch: &StoreBatch,
     ) -> impl Future<Output = Result<Committed, CommitError>> + Send;
 
+    /// The rows of the outbox after that with the event `after`, oldest first: about `bytes_max` of them, and at least
+    /// one if there is one.
+    fn outbox(
+        &mut self,
+        shard: ShardId,
+        after: u64,
+        bytes_max: u64,
+    ) -> impl Future<Output = Result<Vec<OutboxRow>, StoreError>> + Send;
+
+    /// The pseudonyms of those of these devices that have one, in any order.
+    fn pseudonyms(
+        &mut self,
+        shard: ShardId,
+        devices: &[(AppId, DeviceId)],
+    ) -> impl Future<Output = Result<Vec<PseudonymRow>, StoreError>> + Send;
+
     /// The store's clock, which counts.
     fn clock(&mut self) -> impl Future<Output = Result<Millis, StoreError>> + Send;
 
@@ -263,6 +283,29 @@ impl Store for AnyStore {
         match self {
             AnyStore::Sqlite(store) => store.commit(batch).await,
             AnyStore::Mysql(store) => store.commit(batch).await,
+        }
+    }
+
+    async fn outbox(
+        &mut self,
+        shard: ShardId,
+        after: u64,
+        bytes_max: u64,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        match self {
+            AnyStore::Sqlite(store) => store.outbox(shard, after, bytes_max).await,
+            AnyStore::Mysql(store) => store.outbox(shard, after, bytes_max).await,
+        }
+    }
+
+    async fn pseudonyms(
+        &mut self,
+        shard: ShardId,
+        devices: &[(AppId, DeviceId)],
+    ) -> Result<Vec<PseudonymRow>, StoreError> {
+        match self {
+            AnyStore::Sqlite(store) => store.pseudonyms(shard, devices).await,
+            AnyStore::Mysql(store) => store.pseudonyms(shard, devices).await,
         }
     }
 

@@ -206,8 +206,21 @@ pub(crate) static LINEAGE: Table = Table::of(
 pub(crate) static PUSH_TIMES: Table =
     Table::of("push_times", 3, &["shard", "app", "device", "minutes"]);
 
+pub(crate) static OUTBOX: Table = Table::of(
+    "outbox",
+    2,
+    &["shard", "first_event", "epoch_number", "epoch_tag", "events", "bytes", "payload"],
+);
+
+pub(crate) static EVENT_HEADS: Table = Table::of("event_heads", 1, &["shard", "head"]);
+
+pub(crate) static PSEUDONYMS: Table = Table {
+    present: Present::Keep,
+    ..Table::of("pseudonyms", 3, &["shard", "app", "device", "pseudonym"])
+};
+
 /// Every table that a store must have.
-pub(crate) static ALL: [&Table; 24] = [
+pub(crate) static ALL: [&Table; 27] = [
     &LEASE,
     &LINEAGE,
     &APPS,
@@ -232,6 +245,9 @@ pub(crate) static ALL: [&Table; 24] = [
     &PUSH_TIMES,
     &DEVICE_BOOKS,
     &MESSAGE_COUNTS,
+    &OUTBOX,
+    &EVENT_HEADS,
+    &PSEUDONYMS,
 ];
 
 /// Where what was said at some time is kept, and the id that it was said under.

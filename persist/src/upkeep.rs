@@ -6,6 +6,7 @@
 
 use carillon_world::{AppId, DeviceId, Millis, Seq};
 
+use crate::history::OutboxKept;
 use crate::{ForgetCounts, PushJobRow, PushTimesRow};
 
 /// What a batch does beside its changes.
@@ -60,4 +61,5 @@ pub struct Kept {
     pub erasures: Vec<(AppId, DeviceId)>,
     pub push_jobs: Vec<PushJobRow>,
     pub push_times: Vec<PushTimesRow>,
+    pub outbox: OutboxKept,
 }

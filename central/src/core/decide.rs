@@ -42,6 +42,16 @@ impl From<ApplyError> for Fault {
 pub(crate) type Decided = Result<Reply, Fault>;
 
 pub(crate) fn decide(ledger: &mut Ledger, now: Millis, write: &Write) -> Decided {
+    let is_own = matches!(
+        write,
+        Write::PushReport(_)
+            | Write::Pseudonyms(_)
+            | Write::HistorySent { .. }
+            | Write::Session { .. }
+    );
+    if ledger.is_history_full() && !is_own {
+        return Err(problem::history_full().into());
+    }
     match write {
         Write::CreateApp { id, name, environment, publishable_key } => {
             apps::create(ledger, now, *id, name, *environment, publishable_key)
@@ -52,6 +62,14 @@ pub(crate) fn decide(ledger: &mut Ledger, now: Millis, write: &Write) -> Decided
         }
         Write::SetPushSettings { app, settings } => push::set_settings(ledger, *app, *settings),
         Write::PushReport(report) => push::report(ledger, now, report),
+        Write::Pseudonyms(rows) => {
+            ledger.put_pseudonyms(rows);
+            Ok(Reply::Done)
+        }
+        Write::HistorySent { forget, bytes } => {
+            ledger.forget_outbox(forget, *bytes);
+            Ok(Reply::Done)
+        }
         Write::DeclareAttribute { app, id, name, kind, set_by } => {
             apps::declare(ledger, *app, *id, name, *kind, *set_by)
         }

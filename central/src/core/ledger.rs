@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use carillon_persist::history::{ForgetOutbox, OutboxKept, PseudonymRow};
 use carillon_persist::{BatchUpkeep, PushJobRow, PushTimesRow, ReceiptRow, Tallies};
 use carillon_world::{
     AppId, ApplyError, Batch, Change, DeviceId, DeviceRow, Epoch, FrequencyCap, MessageId,
@@ -17,10 +18,11 @@ use super::books::Mark;
 use super::budget::Budgets;
 use super::decide::Fault;
 use super::funnel::Counter;
+use super::history::{self, Event, EventLog, HistoryConfig, LOG_BYTES_MAX};
 use super::idempotency::{KeyRecord, Keys};
 use super::limits::{BATCH_BYTES_MAX, BATCH_CHANGES_MAX};
 use super::push::caps::Caps;
-use super::push::jobs::{self, Jobs};
+use super::push::jobs::{self, JobKey, Jobs};
 use super::schedule::Schedule;
 use super::seen::LastSeen;
 use super::state::State;
@@ -69,6 +71,10 @@ pub(crate) struct Draft {
     /// It writes what is owed.
     pub(crate) pays: bool,
     pub(crate) upkeep: BatchUpkeep,
+    /// What it tells the history.
+    pub(crate) log: EventLog,
+    pub(crate) pseudonyms: Vec<PseudonymRow>,
+    pub(crate) forget: Option<ForgetOutbox>,
     /// The step of forgetting that it holds.
     pub(crate) step: Option<StepKind>,
     /// When it was sent, if it carries a sample.
@@ -90,6 +96,9 @@ impl Draft {
             && self.push_times.is_empty()
             && self.touched.is_empty()
             && self.upkeep == BatchUpkeep::default()
+            && self.log.is_empty()
+            && self.pseudonyms.is_empty()
+            && self.forget.is_none()
     }
 }
 
@@ -107,6 +116,8 @@ pub(crate) struct Ledger {
     pub(crate) seen: LastSeen,
     /// When what is decided is decided.
     pub(crate) now: Millis,
+    /// `None`: no history is kept.
+    pub(crate) history: Option<HistoryConfig>,
     /// Of which the store may have other counts than we: a batch that may have committed did not count here.
     owed: Touched,
 }
@@ -115,6 +126,7 @@ impl Ledger {
     pub(crate) fn new(
         limits: BatchLimits,
         budgets: Budgets,
+        history: (Option<HistoryConfig>, OutboxKept),
         world: World,
         tallies: Tallies,
         keys: Vec<KeyRecord>,
@@ -125,6 +137,8 @@ impl Ledger {
         let mut committed = State::load(world, tallies);
         committed.jobs = Jobs::new(jobs);
         committed.caps = Caps::load(push_times, &committed.world);
+        committed.events = history.1.head;
+        committed.outbox_bytes = history.1.bytes;
         let ahead = committed.clone();
         Ledger {
             limits,
@@ -137,6 +151,7 @@ impl Ledger {
             schedule,
             seen,
             now: Millis::ZERO,
+            history: history.0,
             owed: Touched::default(),
         }
     }
@@ -179,6 +194,9 @@ impl Ledger {
                 touched: self.owed.clone(),
                 pays: !self.owed.is_empty(),
                 upkeep: BatchUpkeep::default(),
+                log: EventLog::default(),
+                pseudonyms: Vec::new(),
+                forget: None,
                 step: None,
                 sampled_at: None,
                 waiting: Vec::new(),
@@ -209,14 +227,16 @@ impl Ledger {
         let rows: usize = changes.iter().map(weight::rows_of_change).sum();
         let limits = self.limits;
         let open = self.open();
-        let full =
-            open.rows + rows > limits.changes_max.get() || open.bytes + bytes > limits.bytes_max;
+        let full = open.rows + rows > limits.changes_max.get()
+            || open.bytes + bytes > limits.bytes_max
+            || open.log.bytes() > LOG_BYTES_MAX;
         if full && !open.changes.is_empty() {
             self.close();
         }
         // Before `ahead` moves on: a batch begins at the seq that comes next.
         self.open();
         let batch = Batch { first: self.next_seq(), changes };
+        let events = self.events_of(&batch);
         self.ahead.apply(&batch)?;
         for change in &batch.changes {
             note(&mut self.schedule, &self.ahead.world, change);
@@ -224,6 +244,7 @@ impl Ledger {
         let open = self.open();
         open.bytes += bytes;
         open.rows += rows;
+        events.iter().for_each(|event| self.tell(event));
         for (seq, change) in batch.numbered() {
             self.follow(seq, change);
         }
@@ -257,8 +278,57 @@ impl Ledger {
         self.open().push_times.push(row);
     }
 
+    /// What changes that are about to be put tell the history.
+    fn events_of(&self, batch: &Batch) -> Vec<Event> {
+        let Some(config) = self.history else { return Vec::new() };
+        let event = |(seq, change)| history::of_change(&self.ahead.world, seq, change, config);
+        batch.numbered().filter_map(event).collect()
+    }
+
+    /// Tells the history with the batch that is open, if one is kept.
+    pub(crate) fn tell(&mut self, event: &Event) {
+        if self.history.is_none() {
+            return;
+        }
+        self.ahead.events += 1;
+        let (seq, at) = (self.ahead.events, self.now);
+        self.ahead.outbox_bytes += self.open().log.push(seq, at, event);
+    }
+
+    /// Whether as much waits for the history as may.
+    pub(crate) fn is_history_full(&self) -> bool {
+        self.history.is_some_and(|config| self.ahead.outbox_bytes >= config.outbox_bytes_max)
+    }
+
+    /// The history has events of so many bytes.
+    pub(crate) fn forget_outbox(&mut self, forget: &ForgetOutbox, bytes: u64) {
+        self.ahead.outbox_bytes = self.ahead.outbox_bytes.saturating_sub(bytes);
+        let known =
+            self.open().forget.get_or_insert(ForgetOutbox { through: 0, devices: Vec::new() });
+        known.through = known.through.max(forget.through);
+        known.devices.extend_from_slice(&forget.devices);
+    }
+
+    pub(crate) fn put_pseudonyms(&mut self, rows: &[PseudonymRow]) {
+        self.make_room();
+        let open = self.open();
+        open.rows += rows.len();
+        open.pseudonyms.extend_from_slice(rows);
+    }
+
+    /// No event gets a number that is in the store, whoever wrote it.
+    pub(crate) fn raise_events(&mut self, events: u64) {
+        for state in [&mut self.committed, &mut self.ahead] {
+            state.events = state.events.max(events);
+        }
+    }
+
     /// Commits how far a job is with the changes that were put last.
     pub(crate) fn put_job(&mut self, job: PushJobRow) {
+        let before = self.ahead.jobs.get(JobKey::of(&job));
+        if before.is_none_or(|was| (was.run, was.state) != (job.run, job.state)) {
+            self.tell(&Event::job(&job));
+        }
         self.ahead.jobs.put(job.clone());
         self.open().push_jobs.push(job);
     }
@@ -293,7 +363,8 @@ impl Ledger {
     /// reports have nothing new to say.
     fn make_room(&mut self) {
         let most = self.limits.changes_max.get();
-        if self.batches.back().is_some_and(|draft| draft.rows >= most) {
+        let is_full = |draft: &Draft| draft.rows >= most || draft.log.bytes() > LOG_BYTES_MAX;
+        if self.batches.back().is_some_and(is_full) {
             self.close();
         }
     }
@@ -330,6 +401,9 @@ impl Ledger {
         self.make_room();
         if self.ahead.tally.books.mark(app, device, message, mark) {
             self.touch_book(app, device);
+            if let Some(event) = Event::mark((app, device), message, mark) {
+                self.tell(&event);
+            }
             if let Some(counter) = counter_of(mark) {
                 self.count(now, app, message, counter, 1);
             }
@@ -350,6 +424,9 @@ impl Ledger {
         let Some(first) = tally.books.handle_stored(world, device, held, volatile) else { return };
         self.touch_book(device.app, device.id);
         for (message, mark) in first {
+            if let Some(event) = Event::mark((device.app, device.id), message, mark) {
+                self.tell(&event);
+            }
             if let Some(counter) = counter_of(mark) {
                 self.count(now, device.app, message, counter, 1);
             }

@@ -72,6 +72,14 @@ pub fn world_full(bytes: u64, bytes_max: u64) -> Problem {
     Problem { extra, ..problem(507, "world-full", "The world is full", detail) }
 }
 
+/// Events are not dropped, so what would make more of them is refused.
+pub fn history_full() -> Problem {
+    let detail = "the events that wait to be written to the history are as many as may wait; see what keeps Kafka or the \
+                  lake from taking them";
+    let problem = problem(503, "history-full", "The history takes no more", detail);
+    Problem { retry_after: Some(RETRY_AFTER), ..problem }
+}
+
 /// As a device may know it: how much an app or the world holds is not its business.
 pub fn for_device(problem: Problem) -> Problem {
     match problem.code.as_str() {

@@ -28,6 +28,10 @@ pub(crate) struct State {
     secrets: PMap<u64, Holders>,
     pub(crate) jobs: Jobs,
     pub(crate) caps: Caps,
+    /// The number of the last event of the history.
+    pub(crate) events: u64,
+    /// Bytes of those that wait in the store.
+    pub(crate) outbox_bytes: u64,
 }
 
 impl State {
@@ -55,6 +59,8 @@ impl State {
             world,
             jobs: Jobs::default(),
             caps: Caps::default(),
+            events: 0,
+            outbox_bytes: 0,
         }
     }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use carillon_expr::{AttributeId, AudienceId, GroupId, Type};
+use carillon_persist::history::{ForgetOutbox, PseudonymRow};
 use carillon_world::{
     AppId, AppRow, AttributeRow, AudienceRow, DeviceId, DeviceRow, Environment, GroupRow,
     MessageId, MessageRow, MessageState, Millis, Position, Priority, PushChannel, PushPolicy,
@@ -46,6 +47,13 @@ pub enum Write {
     },
     /// What the pusher says of a run.
     PushReport(Arc<PushReport>),
+    /// What devices are called in the history.
+    Pseudonyms(Arc<[PseudonymRow]>),
+    /// The history has these events, of so many bytes.
+    HistorySent {
+        forget: Arc<ForgetOutbox>,
+        bytes: u64,
+    },
     DeclareAttribute {
         app: AppId,
         id: AttributeId,

@@ -23,12 +23,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use carillon_persist::history::BatchHistory;
 use carillon_persist::{Committed, IdempotencyRow, Kept, StoreBatch, Tallies};
 use carillon_world::{Batch, Change, Epoch, Lineage, Millis, Seq, World};
 
 use super::budget::Budgets;
 use super::decide::{Fault, decide};
 use super::funnel::FunnelRetention;
+use super::history::{Event, HistoryConfig};
 use super::idempotency::KeyRecord;
 pub use super::ledger::BatchLimits;
 use super::ledger::{Draft, Ledger, Pending};
@@ -73,6 +75,8 @@ pub struct WriterConfig {
     pub batch: BatchLimits,
     /// What may grow, and how far.
     pub budgets: Budgets,
+    /// `None`: no history is kept.
+    pub history: Option<HistoryConfig>,
 }
 
 impl Default for WriterConfig {
@@ -87,6 +91,7 @@ impl Default for WriterConfig {
             funnel: FunnelRetention::default(),
             batch: BatchLimits::default(),
             budgets: Budgets::default(),
+            history: None,
         }
     }
 }
@@ -151,17 +156,36 @@ impl Writer {
         let pushes = (std::mem::take(&mut kept.push_jobs), std::mem::take(&mut kept.push_times));
         let keys = keys.into_iter().map(KeyRecord::from).collect();
         let (seen, since) = LastSeen::open(&kept, config.device_ttl, now);
-        Writer {
+        let history = (config.history, kept.outbox);
+        let mut writer = Writer {
             upkeep: Upkeep::new(config, now, world.seq(), kept, since),
             clock_tick: config.clock_tick,
-            ledger: Ledger::new(config.batch, config.budgets, world, tallies, keys, seen, pushes),
+            ledger: Ledger::new(
+                config.batch,
+                config.budgets,
+                history,
+                world,
+                tallies,
+                keys,
+                seen,
+                pushes,
+            ),
             stage: Stage::Free,
             replies: VecDeque::new(),
             pending: 0,
             pending_bytes: 0,
             tick_after: now,
             keys_at: now.plus(KEYS_EVERY),
-        }
+        };
+        writer.ledger.now = now;
+        writer.tell_opened();
+        writer
+    }
+
+    fn tell_opened(&mut self) {
+        let line = self.ledger.world().lineage().newest();
+        let event = Event::opened(&line, self.ledger.ahead.events);
+        self.ledger.tell(&event);
     }
 
     /// The world that is durable.
@@ -232,6 +256,11 @@ impl Writer {
         let upkeep = self.upkeep.handle_sent(now, draft);
         let after = draft.after.as_ref().expect("a batch with the store is closed");
         let tallies = draft.touched.rows(&after.world, &after.tally);
+        let history = BatchHistory {
+            outbox: draft.log.row(draft.epoch),
+            pseudonyms: draft.pseudonyms.clone(),
+            forget: draft.forget.clone(),
+        };
         Some(StoreBatch {
             shard,
             epoch: draft.epoch,
@@ -244,6 +273,7 @@ impl Writer {
             push_times: draft.push_times.clone(),
             tallies,
             upkeep,
+            history,
             now,
         })
     }
@@ -293,18 +323,26 @@ impl Writer {
         }
     }
 
-    /// A new epoch began after `began_after`, which settles what was in doubt: what the store had by then is
+    /// A new epoch began after `began_after` and the event numbered `events`, which settles what was in doubt: what the store had by then is
     /// committed, what it had not never will be.
-    pub fn handle_epoch(&mut self, now: Millis, lineage: &Lineage, began_after: Seq) -> Published {
+    pub fn handle_epoch(
+        &mut self,
+        now: Millis,
+        lineage: &Lineage,
+        began_after: Seq,
+        events: u64,
+    ) -> Published {
         let first = self.ledger.batches.front().filter(|_| self.ledger.in_flight);
         // Receipts alone move no seq, so nothing tells; sending them again is harmless. What they counted may be in the
         // store and is not here: that is written once more, as it is here.
         let last = first.and_then(|draft| draft.sent.as_ref()).map(|batch| batch.last());
+        // Events do tell, where there are any.
+        let told = first.and_then(|draft| draft.log.last()).map(|last| events >= last);
         let in_flight = first.is_some();
         self.stage = Stage::Free;
         let mut batch = None;
         let mut undone = VecDeque::new();
-        if last.is_some_and(|last| began_after >= last) {
+        if last.map_or(told == Some(true), |last| began_after >= last) {
             let mut draft = self.ledger.commit_first();
             self.note_committed(now, &draft, None);
             batch = draft.sent.take().map(|batch| (draft.epoch, batch));
@@ -313,12 +351,10 @@ impl Writer {
         } else {
             let mut all = self.ledger.roll_back(false);
             if in_flight && let Some(failed) = all.pop_front() {
-                let problem = if last.is_some() {
-                    problem::unavailable()
-                } else {
-                    problem::outcome_unknown()
-                };
-                if last.is_none() {
+                let is_certain = last.is_some() || told.is_some();
+                let problem =
+                    if is_certain { problem::unavailable() } else { problem::outcome_unknown() };
+                if !is_certain {
                     self.ledger.owe(failed.touched);
                 }
                 self.refuse(failed.waiting, &problem);
@@ -327,6 +363,9 @@ impl Writer {
         }
         self.ledger.committed.world.set_lineage(lineage.clone());
         self.ledger.ahead.world.set_lineage(lineage.clone());
+        self.ledger.raise_events(events);
+        self.ledger.now = now;
+        self.tell_opened();
         self.again(now, undone);
         let committed = &self.ledger.committed;
         Published {

@@ -221,7 +221,9 @@ impl<S: Store + 'static> WriterTask<S> {
                 self.epoch = opening.epoch;
                 self.shared.set_store_up(true);
                 let began_after = opening.lineage.newest().began_after;
-                self.shared.publish(self.writer.handle_epoch(now, &opening.lineage, began_after));
+                let published =
+                    self.writer.handle_epoch(now, &opening.lineage, began_after, opening.events);
+                self.shared.publish(published);
                 for command in self.take_held() {
                     self.decide(command);
                 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use carillon_central::config::{RootSecret, Token};
 use carillon_central::{Central, Config, Identity};
+use carillon_persist::history::{OutboxRow, PseudonymRow};
 use carillon_persist::{
     AnyStore, CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, Store, StoreBatch,
     StoreError, StoreOptions, StoreUrl, Tally, UnsafeSetting,
 };
-use carillon_world::{Millis, Row, ShardId};
+use carillon_world::{AppId, DeviceId, Millis, Row, ShardId};
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
@@ -121,6 +122,23 @@ impl Store for FaultyStore {
             _ => Err(CommitError::Unknown { source: broken() }),
         }
     }
+    async fn outbox(
+        &mut self,
+        shard: ShardId,
+        after: u64,
+        bytes_max: u64,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        self.inner.outbox(shard, after, bytes_max).await
+    }
+
+    async fn pseudonyms(
+        &mut self,
+        shard: ShardId,
+        devices: &[(AppId, DeviceId)],
+    ) -> Result<Vec<PseudonymRow>, StoreError> {
+        self.inner.pseudonyms(shard, devices).await
+    }
+
     async fn clock(&mut self) -> Result<Millis, StoreError> {
         if matches!(self.faults.0.load(Ordering::SeqCst), 1 | AWAY) {
             Err(broken())

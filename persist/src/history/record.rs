@@ -73,6 +73,12 @@ impl PartialEq for Record {
 #[error("no record of the history: {0}")]
 pub struct RecordError(String);
 
+impl RecordError {
+    pub(crate) fn new(detail: String) -> RecordError {
+        RecordError(detail)
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Wire<'a> {
     v: u16,

@@ -3,6 +3,7 @@
 use carillon_world::{AppId, MessageId};
 
 use crate::encode::{Cell, Step, standing};
+use crate::history::ForgetOutbox;
 use crate::names::Named;
 use crate::tables::{
     ENDED, OF_MESSAGES, Present, SAID, Table, erase_beside, erase_seen, of_devices, purge_messages,
@@ -111,6 +112,18 @@ pub(super) fn packets(
                     "DELETE FROM erasures WHERE {these} AND NOT EXISTS (SELECT 1 FROM receipts AS r \
                      WHERE r.shard = erasures.shard AND r.app = erasures.app AND r.device = erasures.device)"
                 ));
+            }
+            Step::ForgetOutbox(ForgetOutbox { through, devices }) => {
+                script.statement(&format!(
+                    "DELETE FROM outbox WHERE shard = {shard} AND first_event <= {through}"
+                ));
+                for (app, device) in devices {
+                    script.statement(&format!(
+                        "DELETE FROM pseudonyms WHERE shard = {shard} AND app = {} AND device = {}",
+                        app.get(),
+                        device.get()
+                    ));
+                }
             }
             Step::ForgetCounts(forget) => {
                 let which = match &forget.which {
@@ -314,6 +327,7 @@ mod tests {
 
     use super::*;
     use crate::encode::plan;
+    use crate::history::BatchHistory;
     use crate::{BatchUpkeep, IdempotencyRow, ReceiptRow, Tallies};
 
     fn batch(changes: u64, receipts: u64, text: &str) -> StoreBatch {
@@ -341,6 +355,7 @@ mod tests {
             push_times: Vec::new(),
             tallies: Tallies::default(),
             upkeep: BatchUpkeep::default(),
+            history: BatchHistory::default(),
             now: Millis(6),
         }
     }

@@ -7,6 +7,7 @@ use rusqlite::{DropBehavior, ErrorCode, ToSql, Transaction, params, params_from_
 
 use super::{Fields, Worker, begin, down, signed};
 use crate::encode::{Cell, Step, plan, standing};
+use crate::history::ForgetOutbox;
 use crate::names::Named;
 use crate::read::{self, SELECT_LEASE};
 use crate::tables::{
@@ -41,6 +42,11 @@ const FORGET_COUNTS_BEFORE: &str = "DELETE FROM message_counts WHERE (shard, app
 const FORGET_COUNTS_OF: &str = "DELETE FROM message_counts WHERE (shard, app, message, span, counter, at) IN (\
                                 SELECT shard, app, message, span, counter, at FROM message_counts \
                                 WHERE shard = ?1 AND app = ?2 AND message = ?3 LIMIT ?4)";
+
+const FORGET_OUTBOX: &str = "DELETE FROM outbox WHERE shard = ?1 AND first_event <= ?2";
+
+const FORGET_PSEUDONYM: &str =
+    "DELETE FROM pseudonyms WHERE shard = ?1 AND app = ?2 AND device = ?3";
 
 impl Worker {
     pub(super) fn commit(&mut self, batch: &StoreBatch) -> Result<Committed, CommitError> {
@@ -168,6 +174,7 @@ fn write(
             Step::Erase(erase) => {
                 committed.receipts_erased += erase_receipts(transaction, shard, erase)?;
             }
+            Step::ForgetOutbox(forget) => forget_outbox(transaction, shard, forget)?,
             Step::ForgetCounts(forget) => {
                 committed.counts_forgotten += forget_counts(transaction, shard, forget)?;
             }
@@ -253,6 +260,19 @@ fn erase_receipts(
     }
     transaction.execute(&erasures_over(&these), [])?;
     Ok(u64::from(erase.rows_max - left))
+}
+
+fn forget_outbox(
+    transaction: &Transaction<'_>,
+    shard: u16,
+    forget: &ForgetOutbox,
+) -> rusqlite::Result<()> {
+    transaction.prepare_cached(FORGET_OUTBOX)?.execute(params![shard, signed(forget.through)])?;
+    for (app, device) in &forget.devices {
+        let key = params![shard, signed(app.get()), signed(device.get())];
+        transaction.prepare_cached(FORGET_PSEUDONYM)?.execute(key)?;
+    }
+    Ok(())
 }
 
 /// How many counts went.
@@ -343,6 +363,8 @@ mod tests {
             purge_messages(0, 1_000, 2_000),
             FORGET_KEYS.to_owned(),
             ERASE_RECEIPTS.to_owned(),
+            FORGET_OUTBOX.to_owned(),
+            FORGET_PSEUDONYM.to_owned(),
             erase_seen(&these),
             FORGET_COUNTS_BEFORE.to_owned(),
             FORGET_COUNTS_OF.to_owned(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use carillon_expr::{Number, Type, Value};
+use carillon_persist::history::BatchHistory;
 use carillon_persist::{
     AnyStore, BatchUpkeep, EpochClaim, Opening, Store as _, StoreBatch, StoreOptions, Tallies,
 };
@@ -195,6 +196,7 @@ async fn commit(
         tallies: Tallies::default(),
         horizon: Seq::ZERO,
         upkeep: BatchUpkeep::default(),
+        history: BatchHistory::default(),
         now: Millis(1),
     };
     store.commit(&batch).await.map_err(|error| BenchError(format!("fill: {error}")))?;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use carillon_expr::{Dialect, Truth, Type, sample_hash_of};
+use carillon_persist::history::BatchHistory;
 use carillon_persist::{
     AnyStore, BatchUpkeep, EpochClaim, Opening, Store, StoreBatch, StoreOptions, StoreUrl, Tallies,
 };
@@ -293,6 +294,7 @@ impl Written {
             push_times: Vec::new(),
             tallies: Tallies::default(),
             upkeep: BatchUpkeep::default(),
+            history: BatchHistory::default(),
             now: Millis(1),
         };
         self.store.commit(&batch).await.expect("commit a world");

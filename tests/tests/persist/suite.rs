@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use carillon_persist::history::BatchHistory;
 use carillon_persist::{
     AnyStore, BatchUpkeep, CommitError, EpochClaim, ForgetKeys, IdempotencyRow, Opening,
     ReceiptRow, Store, StoreBatch, StoreError, StoreOptions, Tallies,
@@ -45,6 +46,7 @@ pub(crate) fn batch_of(shard: ShardId, opening: &Opening, changes: &Arc<Batch>) 
         push_times: vec![],
         tallies: Tallies::default(),
         upkeep: BatchUpkeep::default(),
+        history: BatchHistory::default(),
         now: Millis(1),
     }
 }
@@ -63,6 +65,7 @@ pub(crate) fn side_rows(shard: ShardId, epoch: Epoch, head: Seq) -> StoreBatch {
         push_times: vec![],
         tallies: Tallies::default(),
         upkeep: BatchUpkeep::default(),
+        history: BatchHistory::default(),
         now: Millis(1),
     }
 }

@@ -306,7 +306,8 @@ impl Sim {
         central.claim = None;
         central.epoch = opening.epoch;
         let began_after = opening.lineage.newest().began_after;
-        let published = central.writer.handle_epoch(clock, &opening.lineage, began_after);
+        let published =
+            central.writer.handle_epoch(clock, &opening.lineage, began_after, opening.events);
         self.publish(published);
     }
 

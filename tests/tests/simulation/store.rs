@@ -141,7 +141,7 @@ impl Store {
         let epoch =
             lineage.last().map_or(Epoch { number: 0, tag: 0 }, |line: &LineageEntry| line.epoch);
         let horizon = world.map_or(Seq::ZERO, World::horizon);
-        let holding = Holding { epoch, head: self.head(), horizon, lineage };
+        let holding = Holding { epoch, head: self.head(), horizon, lineage, events: 0 };
         match judge_claim(SHARD, holding, claim, clock)? {
             Verdict::Begin(opening) => {
                 self.set_lineage(opening.lineage.clone());

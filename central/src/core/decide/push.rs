@@ -10,6 +10,7 @@ use carillon_world::{
 
 use super::{Decided, app_of};
 use crate::core::funnel::{Counter, Skip};
+use crate::core::history::Event;
 use crate::core::ledger::Ledger;
 use crate::core::problem;
 use crate::core::push::jobs::{self, JobKey};
@@ -135,6 +136,7 @@ fn remove_tokens(
         let private = Some(Box::new(DevicePrivate { tokens, ..private.clone() }));
         let row = DeviceRow { private, ..DeviceRow::clone(row) };
         ledger.put(vec![Change::Device(Arc::new(row))])?;
+        ledger.tell(&Event::token_removed(report, *device));
         removed += 1;
     }
     if removed > 0 {
@@ -146,6 +148,9 @@ fn remove_tokens(
 fn count(ledger: &mut Ledger, now: Millis, report: &PushReport) {
     let JobKey { app, channel, message } = report.key;
     let counts = &report.counts;
+    if !counts.is_empty() || !report.gone.is_empty() {
+        ledger.tell(&Event::pushed(report));
+    }
     let pushed = match report.kind {
         RunKind::Send => Counter::Pushed(channel),
         RunKind::Withdraw => Counter::WithdrawPushed(channel),

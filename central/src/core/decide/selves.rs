@@ -20,6 +20,7 @@ use super::devices::{Setter, edited, put};
 use super::{Decided, Fault, app_of};
 use crate::core::books::Mark;
 use crate::core::budget::Quota;
+use crate::core::history::Event;
 use crate::core::input::ProfileEdit;
 use crate::core::ledger::Ledger;
 use crate::core::limits::{ACTION_BYTES_MAX, RECEIPTS_MAX};
@@ -148,6 +149,7 @@ pub(super) fn receipts(
         })
         .collect();
     if !counted.is_empty() {
+        counted.iter().for_each(|row| ledger.tell(&Event::receipt(row)));
         ledger.open().receipts.extend(counted);
         for (message, mark) in marks {
             ledger.mark(now, (app, device), message, mark);

@@ -1,6 +1,7 @@
 mod audiences;
 mod budgets;
 mod devices;
+mod history;
 mod messages;
 mod receipts;
 mod upkeep;
@@ -413,7 +414,8 @@ fn a_doubt_holds_everything_until_the_new_epoch_says_that_the_batch_committed() 
     let follower = bench.write(group(2, "b"));
     bench.writer.handle_unknown();
     assert!(bench.batch().is_none() && bench.writer.is_in_doubt());
-    let published = bench.writer.handle_epoch(bench.now, &lineage(&[(1, 0), (9, 5)]), batch.last());
+    let published =
+        bench.writer.handle_epoch(bench.now, &lineage(&[(1, 0), (9, 5)]), batch.last(), 0);
     bench.drain();
     assert_eq!(bench.state(doubted), "ok");
     assert_eq!(bench.answers[&doubted].at.epoch.number, 1, "committed in the epoch that ended");
@@ -433,7 +435,8 @@ fn a_doubt_ends_with_a_refusal_when_the_new_epoch_began_before_the_batch() {
     bench.batch().unwrap();
     let follower = bench.write(group(2, "a"));
     bench.writer.handle_unknown();
-    let published = bench.writer.handle_epoch(bench.now, &lineage(&[(1, 0), (9, 4)]), Seq::new(4));
+    let published =
+        bench.writer.handle_epoch(bench.now, &lineage(&[(1, 0), (9, 4)]), Seq::new(4), 0);
     bench.drain();
     assert!(published.batch.is_none());
     assert_eq!(bench.state(doubted), "unavailable");
@@ -456,7 +459,7 @@ fn what_was_decided_on_top_of_a_doubt_is_refused_when_nobody_can_settle_it() {
     assert_eq!((bench.state(doubted), bench.state(follower)), ("waits", "unavailable"));
     assert_eq!(bench.state(bulk), "outcome-unknown", "it may have begun in the batch in doubt");
     assert_eq!(bench.writer.pending(), 1);
-    bench.writer.handle_epoch(bench.now, &lineage(&[(1, 0), (9, 5)]), batch.last());
+    bench.writer.handle_epoch(bench.now, &lineage(&[(1, 0), (9, 5)]), batch.last(), 0);
     bench.drain();
     assert_eq!(bench.state(doubted), "ok");
     assert!(bench.batch().is_none(), "nothing is left of what was refused");
@@ -522,7 +525,7 @@ fn the_published_world_is_what_the_committed_batches_make() {
                         let began = Epoch { number: epoch, tag: epoch };
                         lines.push(LineageEntry { epoch: began, began_after: after, fork: false });
                         let lineage = Lineage::try_new(lines).unwrap();
-                        let published = bench.writer.handle_epoch(bench.now, &lineage, after);
+                        let published = bench.writer.handle_epoch(bench.now, &lineage, after, 0);
                         bench.drain();
                         copy.set_lineage(lineage);
                         published

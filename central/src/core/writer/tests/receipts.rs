@@ -358,7 +358,7 @@ impl Trial {
                 let number = lineage.newest().epoch.number + 1;
                 let epoch = Epoch { number, tag: number };
                 lineage.push(LineageEntry { epoch, began_after, fork: false }).unwrap();
-                self.bench.writer.handle_epoch(self.bench.now, &lineage, began_after);
+                self.bench.writer.handle_epoch(self.bench.now, &lineage, began_after, 0);
                 self.bench.drain();
             }
             _ => {

@@ -236,7 +236,7 @@ fn keys_are_forgotten_a_step_after_the_other_until_the_store_has_no_more() {
     assert!(bench.now >= over.plus(HOUR));
     // Nobody says what became of it, so it is done again.
     bench.writer.handle_unknown();
-    bench.writer.handle_epoch(bench.now, &lineage(&[(1, 0), (9, 4)]), Seq::new(4));
+    bench.writer.handle_epoch(bench.now, &lineage(&[(1, 0), (9, 4)]), Seq::new(4), 0);
     let failed = bench.now;
     forget(&mut bench);
     assert_eq!(bench.now, failed.plus(1_000));
