@@ -2,6 +2,7 @@
 //! speaks S3's, and DuckDB, which reads the files as an analyst would. `scripts/install-test-deps.sh` puts all three
 //! into the clone.
 
+mod archiver;
 mod broker;
 mod duckdb;
 mod s3;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+pub use archiver::Archiver;
 pub use broker::Broker;
 pub use duckdb::duckdb;
 pub use s3::S3;

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use carillon_central::config::HttpsUrl;
 use carillon_persist::StoreUrl;
+use carillon_persist::history::lake::LakeUrl;
 
 use super::kinds::{
-    ByteSize, CredentialKeyList, DurationOrOff, HostPort, ListenAt, LogFilter, LogFormat, Networks,
-    Password, Ports, RootSecret, Secret, Setting,
+    ByteSize, CredentialKeyList, DurationOrOff, HostPort, HostPorts, KafkaProperties, ListenAt,
+    LogFilter, LogFormat, Networks, Partitions, Password, Ports, RootSecret, Secret, Setting,
+    TopicName,
 };
 use super::reader::Reader;
 use super::{Key, Section};
@@ -241,6 +243,56 @@ settings! {
         reply_bytes_max: ByteSize = "16KiB",
     }
 
+    /// Where the history is written: the topic and the lake.
+    "history" "history." history: HistorySettings {
+        /// Kafka's brokers, those asked for all others.
+        kafka_brokers: Option<HostPorts> = "",
+        /// The topic, which is created if there is none.
+        kafka_topic: TopicName = "carillon.history",
+        /// Partitions of a topic that has to be created, at most 65535; a shard is in one of them. Not to be changed while
+        /// the topic is in use.
+        kafka_partitions: NonZeroU32 = "4",
+        /// Copies of each partition of a topic that has to be created. Not set: as many as the brokers think right.
+        kafka_replication: Option<NonZeroU32> = "",
+        /// More settings of Kafka's client, as librdkafka names them, such as `security.protocol` and
+        /// `sasl.password`. Those that records could be lost by are refused.
+        kafka_properties: Option<KafkaProperties> = "",
+        /// How long Kafka may leave a record or a question unanswered.
+        kafka_timeout: Duration = "30s",
+        /// The lake, where the history is kept as Parquet files.
+        lake: Option<LakeUrl> = "",
+        /// The store of a lake at s3://. Not set: Amazon's.
+        s3_endpoint: Option<String> = "",
+        /// Region of the bucket. Not set: what AWS_REGION says.
+        s3_region: Option<String> = "",
+        /// Id of the key. Not set: as the usual variables of AWS say, or the machine's role.
+        s3_key_id: Option<String> = "",
+        /// The key.
+        s3_secret: Option<Password> = "",
+        /// Whether the bucket stands in the URL's path rather than in its host name, as most stores but Amazon's want.
+        s3_path_style: bool = "false",
+        /// Whether the endpoint may be spoken to without TLS.
+        s3_allow_http: bool = "false",
+        /// How hard the files are compressed by zstd, 1 to 22.
+        lake_compression: NonZeroU32 = "3",
+        /// Rows of one file at most.
+        lake_file_rows_max: NonZeroUsize = "1000000",
+    }
+
+    /// The archiver, which takes the topic into the lake.
+    "archive" "archive." archive: ArchiveSettings {
+        /// Partitions to take. Not set: all. No two archivers may take the same; the later one stops the earlier.
+        partitions: Option<Partitions> = "",
+        /// How long a record waits at most to be written; each time makes a file for each folder of the lake that has news.
+        flush_interval: Duration = "60s",
+        /// Rows that wait at most, over all partitions; with more, the partition with the most of them is written.
+        flush_rows: NonZeroUsize = "1000000",
+        /// The same in bytes of memory, about.
+        flush_bytes: ByteSize = "256MiB",
+        /// Where /healthz, /readyz and /metrics are answered (HTTP).
+        ops_listen: ListenAt = "off",
+    }
+
     /// The tier that devices talk to.
     "edge" "edge." edge: EdgeSettings {
         /// What this edge is called in central's log and metrics.
@@ -320,4 +372,5 @@ settings! {
 pub(super) const PAIRS: &[(&str, &str)] = &[
     ("central.stream_certificate_file", "central.stream_key_file"),
     ("edge.certificate_file", "edge.key_file"),
+    ("history.s3_key_id", "history.s3_secret"),
 ];

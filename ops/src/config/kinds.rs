@@ -1,5 +1,6 @@
 //! The types a key may have: how each is written, and what is expected of it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -8,6 +9,8 @@ use std::time::Duration;
 
 use carillon_central::config::{HttpsUrl, Network};
 use carillon_persist::StoreUrl;
+use carillon_persist::history::kafka::is_topic;
+use carillon_persist::history::lake::LakeUrl;
 
 use super::{Kind, TomlType};
 use crate::hexadecimal;
@@ -193,6 +196,62 @@ impl Setting for HostPort {
     }
 }
 
+/// Several of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostPorts(pub(crate) String);
+
+impl Setting for HostPorts {
+    const KIND: Kind =
+        text_kind("hosts with port like \"kafka-1.internal:9092\", by commas", "HOSTS");
+
+    fn parse(text: &str) -> Option<Self> {
+        let hosts: Option<Vec<_>> =
+            text.split(',').map(|host| HostPort::parse(host.trim()).map(|host| host.0)).collect();
+        hosts.map(|hosts| Self(hosts.join(",")))
+    }
+}
+
+/// The name of a topic of Kafka's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TopicName(pub(crate) String);
+
+impl Setting for TopicName {
+    const KIND: Kind = text_kind(
+        "1 to 90 lower-case letters, digits, dots, hyphens and underscores, no dot first",
+        "TOPIC",
+    );
+
+    fn parse(text: &str) -> Option<Self> {
+        is_topic(text).then(|| Self(text.to_owned()))
+    }
+}
+
+/// Partitions of a topic, each once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Partitions(pub(crate) Vec<u16>);
+
+impl Setting for Partitions {
+    const KIND: Kind = text_kind("different numbers from 0, by commas", "PARTITIONS");
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut all: Vec<u16> =
+            text.split(',').map(|part| part.trim().parse().ok()).collect::<Option<_>>()?;
+        let given = all.len();
+        all.sort_unstable();
+        all.dedup();
+        (all.len() == given).then_some(Self(all))
+    }
+}
+
+impl Setting for LakeUrl {
+    const KIND: Kind =
+        text_kind("\"file:///ABSOLUTE/PATH\", the bare path, or \"s3://BUCKET/PREFIX\"", "URL");
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogFormat {
@@ -347,6 +406,44 @@ impl Setting for Password {
 
     fn parse(text: &str) -> Option<Self> {
         (1..=SECRET_CHARS_MAX).contains(&text.len()).then(|| Self(text.to_owned()))
+    }
+}
+
+impl Password {
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Settings of librdkafka's, some of which are secret.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct KafkaProperties(pub(crate) BTreeMap<String, String>);
+
+impl fmt::Debug for KafkaProperties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KafkaProperties").field(&self.0.keys()).finish()
+    }
+}
+
+impl Setting for KafkaProperties {
+    const KIND: Kind = secret_kind("lines of `name = value`, each name once; # begins a comment");
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut properties = BTreeMap::new();
+        let lines = text.lines().map(str::trim);
+        for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let (name, value) = line.split_once('=')?;
+            let name = name.trim();
+            let is_name =
+                |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._".contains(&b);
+            if name.is_empty() || !name.bytes().all(is_name) {
+                return None;
+            }
+            if properties.insert(name.to_owned(), value.trim().to_owned()).is_some() {
+                return None;
+            }
+        }
+        Some(Self(properties))
     }
 }
 

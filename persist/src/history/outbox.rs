@@ -107,7 +107,10 @@ impl OutboxRow {
             rest = more;
         }
         if !rest.is_empty() {
-            return Err(damaged(format!("the row from {} on has more than its events", self.first)));
+            return Err(damaged(format!(
+                "the row from {} on has more than its events",
+                self.first
+            )));
         }
         Ok(events)
     }

@@ -35,10 +35,8 @@ impl S3 {
     }
 
     fn run() -> Option<S3> {
-        let folder = tempfile::Builder::new()
-            .prefix("carillon-s3-")
-            .tempdir()
-            .expect("a temporary folder");
+        let folder =
+            tempfile::Builder::new().prefix("carillon-s3-").tempdir().expect("a temporary folder");
         let identity = json!({
             "name": "carillon",
             "credentials": [{"accessKey": KEY_ID, "secretKey": SECRET}],
