@@ -13,7 +13,7 @@ help: ## What can be made
 demo: ## The whole path with 100,000 devices, 2,000 of them live, and a verdict; takes a minute
 	cargo run --release --locked -p carillon -- demo --devices 100000 --clients 2000 --seconds 30
 
-test: ## All tests, with a MariaDB of their own
+test: ## All tests, with servers of their own: MariaDB, Kafka's protocol, S3's
 	./scripts/install-test-deps.sh
 	cargo build --release --locked -p carillon
 	@if cargo nextest --version >/dev/null 2>&1 || cargo install cargo-nextest --locked; then \

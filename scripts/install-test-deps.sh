@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests and benchmarks need besides Rust and a C compiler: a MariaDB server; strace, which shows what
 # central syncs before it answers; h2load, a peer for pushes; Node with npm's http_ece, which opens Web Push bodies
-# without sharing code with us. The tests start servers of their own on temporary folders, so nothing is left running,
+# without sharing code with us; with Python's pip a Kafka broker, an S3 store and DuckDB for the history. The tests start servers of their own on temporary folders, so nothing is left running,
 # and nothing is done when all are there already.
 set -eu
 
@@ -22,20 +22,39 @@ install_http_ece() {
     fi
 }
 
+# Pinned by their hashes, unpacked into the clone, without what they depend on: only the programs in them are run, and
+# DuckDB depends on nothing. Needs no root.
+install_history() {
+    folder=$(dirname "$0")/../tests/history
+    if ! cmp -s "$folder/requirements.txt" "$folder/.python/.installed"; then
+        rm -rf "$folder/.python"
+        python3 -m pip install --quiet --disable-pip-version-check --no-input --root-user-action ignore \
+            --require-hashes --no-deps --only-binary :all: --target "$folder/.python" \
+            -r "$folder/requirements.txt"
+        cp "$folder/requirements.txt" "$folder/.python/.installed"
+    fi
+}
+
+have_pip() {
+    have python3 && python3 -m pip --version >/dev/null 2>&1
+}
+
 missing=
 have_server || missing="$missing mariadb-server"
 have strace || missing="$missing strace"
 have h2load || missing="$missing nghttp2-client"
 have node || missing="$missing nodejs"
 have npm || missing="$missing npm"
+have_pip || missing="$missing python3-pip"
 if [ -z "$missing" ]; then
     install_http_ece
-    echo "install-test-deps: mariadbd, strace, h2load and http_ece are installed"
+    install_history
+    echo "install-test-deps: mariadbd, strace, h2load, http_ece, tansu, weed and duckdb are installed"
     exit 0
 fi
 if ! command -v apt-get >/dev/null; then
     echo "install-test-deps: no apt-get here; install MariaDB 10.11 or newer (mariadbd, mariadb-install-db), strace," \
-        "h2load, and Node 18 or newer with npm" >&2
+        "h2load, Node 18 or newer with npm, and Python 3.11 or newer with pip" >&2
     exit 1
 fi
 if [ "$(id -u)" -ne 0 ]; then
@@ -75,5 +94,10 @@ for program in strace h2load node npm; do
         exit 1
     fi
 done
+if ! have_pip; then
+    echo "install-test-deps: python3 -m pip does not run after its package was installed" >&2
+    exit 1
+fi
 install_http_ece
+install_history
 echo "install-test-deps: installed$missing; $(PATH="$PATH:/usr/sbin" mariadbd --version)"

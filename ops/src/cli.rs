@@ -28,6 +28,10 @@ pub(crate) enum Commands {
     Central(TierArgs<true, false>),
     /// Run an edge: the stateless tier that devices talk to.
     Edge(TierArgs<false, true>),
+    /// Take the history from its topic in Kafka into the lake, as Parquet files.
+    ///
+    /// May be killed at any moment: each record is in the lake once. Needs neither central nor its store.
+    Archive(TierArgs<false, false>),
     /// Run the tiers on loopback under a live fleet, and judge what every device got.
     ///
     /// Imports devices, connects clients that long-poll over TLS, then sends, schedules, edits and recalls messages,
@@ -57,7 +61,7 @@ pub(crate) enum ConfigCommand {
     PrintDefaults,
 }
 
-/// What the commands that run a tier have in common.
+/// What the commands that run a tier have in common. That of neither tier runs the archiver.
 #[derive(Debug, Args)]
 pub(crate) struct TierArgs<const CENTRAL: bool, const EDGE: bool> {
     /// TOML file to read; variables CARILLON__SECTION__KEY and flags override it.
@@ -78,13 +82,17 @@ impl<const CENTRAL: bool, const EDGE: bool> TierArgs<CENTRAL, EDGE> {
             environment: env::vars_os().collect(),
             flags: self.keys.0.clone(),
             // An edge next to its central has the token that central made.
-            required: if CENTRAL { &[] } else { &["edge.link_token"] },
+            required: match (CENTRAL, EDGE) {
+                (true, _) => &[],
+                (false, true) => &["edge.link_token"],
+                (false, false) => &["history.kafka_brokers", "history.lake"],
+            },
         }
     }
 }
 
 /// Keys that `-h` shows; `--help` shows all.
-const SHORT_HELP: [&str; 8] = [
+const SHORT_HELP: [&str; 11] = [
     "data",
     "log.filter",
     "central.listen",
@@ -93,6 +101,9 @@ const SHORT_HELP: [&str; 8] = [
     "edge.central",
     "edge.link_token",
     "edge.listen",
+    "history.kafka_brokers",
+    "history.lake",
+    "archive.flush_interval",
 ];
 
 /// The keys given as flags: written path and value. Values are judged with those of the other
@@ -106,6 +117,9 @@ impl<const CENTRAL: bool, const EDGE: bool> Args for KeyFlags<CENTRAL, EDGE> {
             let heading = match section.name {
                 "central" if !CENTRAL => continue,
                 "edge" if !EDGE => continue,
+                "push" if !CENTRAL && !EDGE => continue,
+                "history" if EDGE && !CENTRAL => continue,
+                "archive" if CENTRAL || EDGE => continue,
                 "" => "process",
                 name => name,
             };

@@ -20,9 +20,10 @@ mod tests;
 
 pub(crate) use faults::{Fault, Faults, Origin, Unknown};
 use keys::PAIRS;
-pub(crate) use keys::{LogSettings, SECTIONS, Settings};
+pub(crate) use keys::{ArchiveSettings, HistorySettings, LogSettings, SECTIONS, Settings};
 pub(crate) use kinds::{
-    CredentialKeyList, HistoryTo, ListenAt, LogFormat, RootSecret, Secret, Setting, with_password,
+    CredentialKeyList, HistoryTo, ListenAt, LogFormat, Password, RootSecret, Secret, Setting,
+    with_password,
 };
 #[cfg(test)]
 use print::reference_markdown;

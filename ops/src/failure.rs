@@ -2,8 +2,10 @@
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use crate::archive::ArchiveError;
 use crate::config::Faults;
 use crate::data::DataError;
 use crate::import::ImportError;
@@ -35,6 +37,10 @@ pub(crate) enum Failure {
     StopCentral(#[source] carillon_central::CentralError),
     #[error("drain the edge")]
     StopEdge(#[source] carillon_edge::EdgeError),
+    #[error("take the history into the lake")]
+    Archive(#[source] ArchiveError),
+    #[error("answer operators at {address}")]
+    Ops { address: SocketAddr, source: io::Error },
     #[error("a second signal came before all was drained")]
     Hurried,
 }

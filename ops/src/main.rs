@@ -3,6 +3,7 @@
 //! What a tier does is in its own crate; here is only what a process does.
 
 mod allocator;
+mod archive;
 mod cli;
 mod config;
 mod data;
@@ -11,6 +12,7 @@ mod explain;
 mod failure;
 mod fleet;
 mod hexadecimal;
+mod history;
 mod import;
 mod link_token;
 mod log;
@@ -38,9 +40,10 @@ fn main() -> ExitCode {
         Commands::Demo(options) => {
             return demo::run(&options).unwrap_or_else(|failure| failure.report());
         }
-        Commands::Up(args) => serve(&args, Tiers::Both),
-        Commands::Central(args) => serve(&args, Tiers::Central),
-        Commands::Edge(args) => serve(&args, Tiers::Edge),
+        Commands::Up(args) => serve(&args, Some(Tiers::Both)),
+        Commands::Central(args) => serve(&args, Some(Tiers::Central)),
+        Commands::Edge(args) => serve(&args, Some(Tiers::Edge)),
+        Commands::Archive(args) => serve(&args, None),
         Commands::Import(options) => import::run(&options),
         Commands::Explain(options) => explain::run(&options),
         Commands::Fleet(options) => fleet::command::run(&options),
@@ -52,10 +55,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Judges the configuration and, unless that was all that was asked for, runs tiers with it.
+/// Judges the configuration and, unless that was all that was asked for, runs tiers with it, or else the archiver.
 fn serve<const CENTRAL: bool, const EDGE: bool>(
     args: &TierArgs<CENTRAL, EDGE>,
-    tiers: Tiers,
+    tiers: Option<Tiers>,
 ) -> Result<(), Failure> {
     let Loaded { settings, unknown } = args.sources().load()?;
     if args.check_config {
@@ -75,7 +78,12 @@ fn serve<const CENTRAL: bool, const EDGE: bool>(
         .enable_all()
         .build()
         .map_err(Failure::Runtime)?;
-    let outcome = runtime.block_on(tiers::run(tiers, &settings));
+    let outcome = runtime.block_on(async {
+        match tiers {
+            Some(tiers) => tiers::run(tiers, &settings).await,
+            None => archive::run(&settings).await,
+        }
+    });
     // What has not ended by the deadline of the drain is not waited for again.
     runtime.shutdown_background();
     outcome

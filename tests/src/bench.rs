@@ -5,6 +5,7 @@
 
 mod expr;
 mod fleet;
+mod history;
 mod purge;
 mod push;
 mod requests;
@@ -58,6 +59,11 @@ pub const ALL: &[Bench] = &[
         name: "push",
         about: "pushes to a simulator of APNs against h2load; an alert to a million devices",
         run: || Box::pin(push::run()),
+    },
+    Bench {
+        name: "history",
+        about: "records acknowledged by a Kafka broker, and read back",
+        run: || Box::pin(history::run()),
     },
     Bench {
         name: "expr",

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod batches;
 pub mod bench;
 pub mod cluster;
+pub mod history;
 pub mod mariadb;
 pub mod oracle;
 pub mod process;

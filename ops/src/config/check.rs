@@ -6,8 +6,10 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use carillon_persist::history::kafka::KafkaError;
+
 use super::{Fault, HistoryTo, Origin, Settings, with_password};
-use crate::link_token;
+use crate::{history, link_token};
 
 /// The least that the HTTP library takes.
 const HEAD_BYTES_MIN: usize = 8 << 10;
@@ -24,6 +26,7 @@ const CLOCK_TICK_MIN: Duration = Duration::from_secs(1);
 const CLOCK_TICK_MAX: Duration = Duration::from_secs(60 * 60);
 /// Each edit of an audience reads all that name it, however indirectly.
 const AUDIENCE_DEPTH_MAX: usize = 64;
+const LAKE_COMPRESSION_MAX: u32 = 22;
 
 impl Settings {
     /// Judges settings that are each well formed; the reader adds where each came from. An edge that runs without its central beside it
@@ -42,10 +45,6 @@ impl Settings {
         }
         if self.edge.head_bytes_max.0 < HEAD_BYTES_MIN {
             fault("edge.head_bytes_max", "expected at least 8KiB".to_owned());
-        }
-        if self.history.to == HistoryTo::Kafka && self.history.kafka_brokers.is_none() {
-            let what = "expected brokers, as host:port, because history.to is kafka".to_owned();
-            fault("history.kafka_brokers", what);
         }
         let central = &self.central;
         for (key, value, most) in [
@@ -75,6 +74,27 @@ impl Settings {
         if token.is_some_and(|token| edge_alone && link_token::ca_named(token.reveal()).is_none()) {
             let what = "required, since the link token names no certificate authority";
             fault("edge.central_ca_file", what.to_owned());
+        }
+        for (key, value) in [
+            ("history.kafka_partitions", Some(self.history.kafka_partitions)),
+            ("history.kafka_replication", self.history.kafka_replication),
+        ] {
+            if value.is_some_and(|value| u16::try_from(value.get()).is_err()) {
+                fault(key, "expected at most 65535".to_owned());
+            }
+        }
+        if self.history.lake_compression.get() > LAKE_COMPRESSION_MAX {
+            fault("history.lake_compression", format!("expected at most {LAKE_COMPRESSION_MAX}"));
+        }
+        if self.history.to == HistoryTo::Kafka && self.history.kafka_brokers.is_none() {
+            let what = "expected brokers, as host:port, because history.to is kafka".to_owned();
+            fault("history.kafka_brokers", what);
+        }
+        // The other options of Kafka's were judged as they were read.
+        if let Some(kafka) = history::kafka(&self.history)
+            && let Err(KafkaError::Setting { name, what }) = kafka.check()
+        {
+            fault("history.kafka_properties", format!("{name}: {what}"));
         }
         let certificates = [
             ("central.stream_certificate_file", &self.central.stream_certificate_file),

@@ -11,8 +11,9 @@ use carillon_persist::StoreUrl;
 use carillon_persist::history::lake::LakeUrl;
 
 use super::kinds::{
-    ByteSize, CredentialKeyList, DurationOrOff, HistoryTo, HostPort, KafkaProperties, ListenAt,
-    LogFilter, LogFormat, Networks, Password, Ports, RootSecret, Secret, Setting,
+    ByteSize, CredentialKeyList, DurationOrOff, HistoryTo, HostPort, HostPorts, KafkaProperties,
+    ListenAt, LogFilter, LogFormat, Networks, Partitions, Password, Ports, RootSecret, Secret,
+    Setting, TopicName,
 };
 use super::reader::Reader;
 use super::{Key, Section};
@@ -184,51 +185,6 @@ settings! {
         hello_timeout: Duration = "10s",
     }
 
-    /// What happened, kept for ever: by central in the database, from there in Kafka or straight in files, and by
-    /// `carillon archive` from Kafka in files; see docs/history.md.
-    "history" "history." history: HistorySettings {
-        /// Where central takes it: `lake` writes Parquet files, `kafka` a topic of which `carillon archive` makes
-        /// them, `off` keeps none.
-        to: HistoryTo = "lake",
-        /// Where the files are: `file:///ABSOLUTE/PATH` or `s3://BUCKET/PREFIX`. Not set: the folder `history` in the
-        /// data folder.
-        lake: Option<LakeUrl> = "",
-        /// Where S3 is spoken, such as `https://s3.example.com`. Not set: Amazon's own.
-        s3_endpoint: Option<String> = "",
-        /// The region of the bucket.
-        s3_region: Option<String> = "",
-        /// The id of the access key. Not set: as the machine's environment says.
-        s3_key_id: Option<String> = "",
-        /// The access key.
-        s3_secret_key: Option<Password> = "",
-        /// Name the bucket in the path and not in the host, as most servers but Amazon's want it.
-        s3_path_style: bool = "false",
-        /// Take an endpoint without TLS.
-        s3_allow_http: bool = "false",
-        /// Brokers of Kafka, each `host:port`, by commas.
-        kafka_brokers: Option<String> = "",
-        /// The topic; it is made if it is not there.
-        kafka_topic: String = "carillon.history",
-        /// Partitions of a topic that is made.
-        kafka_partitions: NonZeroUsize = "1",
-        /// More of librdkafka's settings, each `name=value`, by commas: such as `security.protocol=SASL_SSL`.
-        kafka_properties: Option<KafkaProperties> = "",
-        /// The password of SASL, so that it need not stand among them.
-        kafka_password: Option<Password> = "",
-        /// How long events wait for others before they become files.
-        flush_every: Duration = "60s",
-        /// Events after which files are written at once.
-        flush_bytes: ByteSize = "64MiB",
-        /// Events that may wait in the database for Kafka or the files. From half of it on there is an alarm; beyond
-        /// it writes are refused with 503.
-        outbox_bytes_max: ByteSize = "1GiB",
-        /// Tell the values of devices' attributes too. They stay in the files when a device is forgotten.
-        attributes: bool = "false",
-        /// Start although the history knows changes that the database lost, because it was restored from a backup. The
-        /// history is told what was cut off. To be said once, not to be left in a file.
-        accept_restore: bool = "false",
-    }
-
     /// Central's way to the providers of pushes; see docs/push.md.
     "push" "push." push: PushSettings {
         /// What credentials are encrypted under in the database. Several, by commas, to replace one: the first encrypts,
@@ -285,6 +241,72 @@ settings! {
         request_timeout: Duration = "30s",
         /// Bytes of a provider's answer that are read.
         reply_bytes_max: ByteSize = "16KiB",
+    }
+
+    /// What happened, kept for ever: by central in its database, from there in Kafka or straight in the files of the lake,
+    /// and by `carillon archive` from Kafka in the lake; see docs/history.md.
+    "history" "history." history: HistorySettings {
+        /// Where central takes it: `lake` writes the files itself, `kafka` writes the topic of which `carillon archive`
+        /// makes them, `off` keeps none.
+        to: HistoryTo = "lake",
+        /// Kafka's brokers, those asked for all others.
+        kafka_brokers: Option<HostPorts> = "",
+        /// The topic, which is created if there is none.
+        kafka_topic: TopicName = "carillon.history",
+        /// Partitions of a topic that has to be created, at most 65535; a shard is in one of them. Not to be changed while
+        /// the topic is in use.
+        kafka_partitions: NonZeroU32 = "4",
+        /// Copies of each partition of a topic that has to be created. Not set: as many as the brokers think right.
+        kafka_replication: Option<NonZeroU32> = "",
+        /// More settings of Kafka's client, as librdkafka names them, such as `security.protocol` and
+        /// `sasl.password`. Those that records could be lost by are refused.
+        kafka_properties: Option<KafkaProperties> = "",
+        /// How long Kafka may leave a record or a question unanswered.
+        kafka_timeout: Duration = "30s",
+        /// The lake, where the history is kept as Parquet files. Not set: central's folder `history` in the data folder.
+        lake: Option<LakeUrl> = "",
+        /// The store of a lake at s3://. Not set: Amazon's.
+        s3_endpoint: Option<String> = "",
+        /// Region of the bucket. Not set: what AWS_REGION says.
+        s3_region: Option<String> = "",
+        /// Id of the key. Not set: as the usual variables of AWS say, or the machine's role.
+        s3_key_id: Option<String> = "",
+        /// The key.
+        s3_secret: Option<Password> = "",
+        /// Whether the bucket stands in the URL's path rather than in its host name, as most stores but Amazon's want.
+        s3_path_style: bool = "false",
+        /// Whether the endpoint may be spoken to without TLS.
+        s3_allow_http: bool = "false",
+        /// How hard the files are compressed by zstd, 1 to 22.
+        lake_compression: NonZeroU32 = "3",
+        /// Rows of one file at most.
+        lake_file_rows_max: NonZeroUsize = "1000000",
+        /// How long events wait for others before central makes files of them.
+        flush_every: Duration = "60s",
+        /// Events after which central makes files at once.
+        flush_bytes: ByteSize = "64MiB",
+        /// Events that may wait in the database for Kafka or the lake. From half of it on there is an alarm; beyond it
+        /// writes are refused with 503.
+        outbox_bytes_max: ByteSize = "1GiB",
+        /// Tell the values of devices' attributes too. They stay in the files when a device is forgotten.
+        attributes: bool = "false",
+        /// Start although the history knows changes that the database lost, because it was restored from a backup. The
+        /// history is told what was cut off. To be said once, not to be left in a file.
+        accept_restore: bool = "false",
+    }
+
+    /// The archiver, which takes the topic into the lake.
+    "archive" "archive." archive: ArchiveSettings {
+        /// Partitions to take. Not set: all. No two archivers may take the same; the later one stops the earlier.
+        partitions: Option<Partitions> = "",
+        /// How long a record waits at most to be written; each time makes a file for each folder of the lake that has news.
+        flush_interval: Duration = "60s",
+        /// Rows that wait at most, over all partitions; with more, the partition with the most of them is written.
+        flush_rows: NonZeroUsize = "1000000",
+        /// The same in bytes of memory, about.
+        flush_bytes: ByteSize = "256MiB",
+        /// Where /healthz, /readyz and /metrics are answered (HTTP).
+        ops_listen: ListenAt = "off",
     }
 
     /// The tier that devices talk to.
@@ -366,4 +388,5 @@ settings! {
 pub(super) const PAIRS: &[(&str, &str)] = &[
     ("central.stream_certificate_file", "central.stream_key_file"),
     ("edge.certificate_file", "edge.key_file"),
+    ("history.s3_key_id", "history.s3_secret"),
 ];

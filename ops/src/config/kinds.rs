@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use carillon_central::config::{HttpsUrl, Network};
 use carillon_persist::StoreUrl;
+use carillon_persist::history::kafka::is_topic;
 use carillon_persist::history::lake::LakeUrl;
 
 use super::{Kind, TomlType};
@@ -195,6 +196,83 @@ impl Setting for HostPort {
     }
 }
 
+/// Several of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostPorts(pub(crate) String);
+
+impl Setting for HostPorts {
+    const KIND: Kind =
+        text_kind("hosts with port like \"kafka-1.internal:9092\", by commas", "HOSTS");
+
+    fn parse(text: &str) -> Option<Self> {
+        let hosts: Option<Vec<_>> =
+            text.split(',').map(|host| HostPort::parse(host.trim()).map(|host| host.0)).collect();
+        hosts.map(|hosts| Self(hosts.join(",")))
+    }
+}
+
+/// The name of a topic of Kafka's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TopicName(pub(crate) String);
+
+impl Setting for TopicName {
+    const KIND: Kind = text_kind(
+        "1 to 90 lower-case letters, digits, dots, hyphens and underscores, no dot first",
+        "TOPIC",
+    );
+
+    fn parse(text: &str) -> Option<Self> {
+        is_topic(text).then(|| Self(text.to_owned()))
+    }
+}
+
+/// Partitions of a topic, each once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Partitions(pub(crate) Vec<u16>);
+
+impl Setting for Partitions {
+    const KIND: Kind = text_kind("different numbers from 0, by commas", "PARTITIONS");
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut all: Vec<u16> =
+            text.split(',').map(|part| part.trim().parse().ok()).collect::<Option<_>>()?;
+        let given = all.len();
+        all.sort_unstable();
+        all.dedup();
+        (all.len() == given).then_some(Self(all))
+    }
+}
+
+/// Where central takes the history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HistoryTo {
+    Off,
+    Lake,
+    Kafka,
+}
+
+impl Setting for HistoryTo {
+    const KIND: Kind = text_kind("\"lake\", \"kafka\" or \"off\"", "PLACE");
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "off" => Some(Self::Off),
+            "lake" => Some(Self::Lake),
+            "kafka" => Some(Self::Kafka),
+            _ => None,
+        }
+    }
+}
+
+impl Setting for LakeUrl {
+    const KIND: Kind =
+        text_kind("\"file:///ABSOLUTE/PATH\", the bare path, or \"s3://BUCKET/PREFIX\"", "URL");
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogFormat {
@@ -358,6 +436,38 @@ impl Password {
     }
 }
 
+/// Settings of librdkafka's, some of which are secret.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct KafkaProperties(pub(crate) BTreeMap<String, String>);
+
+impl fmt::Debug for KafkaProperties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KafkaProperties").field(&self.0.keys()).finish()
+    }
+}
+
+impl Setting for KafkaProperties {
+    const KIND: Kind = secret_kind("lines of `name = value`, each name once; # begins a comment");
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut properties = BTreeMap::new();
+        let lines = text.lines().map(str::trim);
+        for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let (name, value) = line.split_once('=')?;
+            let name = name.trim();
+            let is_name =
+                |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._".contains(&b);
+            if name.is_empty() || !name.bytes().all(is_name) {
+                return None;
+            }
+            if properties.insert(name.to_owned(), value.trim().to_owned()).is_some() {
+                return None;
+            }
+        }
+        Some(Self(properties))
+    }
+}
+
 impl Setting for StoreUrl {
     const KIND: Kind = Kind {
         expected: "\"sqlite:PATH\" or \"mysql://USER:PASSWORD@HOST:PORT/DATABASE\"",
@@ -369,59 +479,6 @@ impl Setting for StoreUrl {
 
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok()
-    }
-}
-
-/// Where central takes the history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HistoryTo {
-    Off,
-    Lake,
-    Kafka,
-}
-
-impl Setting for HistoryTo {
-    const KIND: Kind = text_kind("\"lake\", \"kafka\" or \"off\"", "PLACE");
-
-    fn parse(text: &str) -> Option<Self> {
-        match text {
-            "off" => Some(Self::Off),
-            "lake" => Some(Self::Lake),
-            "kafka" => Some(Self::Kafka),
-            _ => None,
-        }
-    }
-}
-
-impl Setting for LakeUrl {
-    const KIND: Kind =
-        text_kind("\"file:///ABSOLUTE/PATH\", \"/ABSOLUTE/PATH\" or \"s3://BUCKET/PREFIX\"", "URL");
-
-    fn parse(text: &str) -> Option<Self> {
-        text.parse().ok()
-    }
-}
-
-/// Settings of librdkafka by their names. Their values may be secrets.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct KafkaProperties(pub(crate) BTreeMap<String, String>);
-
-impl fmt::Debug for KafkaProperties {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
-
-impl Setting for KafkaProperties {
-    const KIND: Kind = secret_kind("settings of librdkafka, each NAME=VALUE, by commas");
-
-    fn parse(text: &str) -> Option<Self> {
-        let one = |part: &str| {
-            let (name, value) = part.split_once('=')?;
-            let (name, value) = (name.trim(), value.trim());
-            (!name.is_empty()).then(|| (name.to_owned(), value.to_owned()))
-        };
-        text.split(',').map(one).collect::<Option<_>>().map(Self)
     }
 }
 

@@ -52,7 +52,7 @@ Values come, in rising order, from the defaults, the TOML file that `--config` n
 the environment and flags: `central.listen`, `CARILLON__CENTRAL__LISTEN` and `--central-listen` are
 one key. Relative paths start at the folder in which the process was started. An unknown key is
 warned of, so that a release can be rolled back without its file; `--check-config` refuses it. That
-flag, on `up`, `central` and `edge`, reports all faults at once, opens no port, makes no file, and
+flag, on `up`, `central`, `edge` and `archive`, reports all faults at once, opens no port, makes no file, and
 ends with 0, or with 2 if there is a fault.
 
 A secret is read from the file that `<key>_file` names, or from the variable of the key itself

@@ -1,9 +1,8 @@
 //! Each tier's part of the settings, in the tier's own terms.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use carillon_central::config::{
@@ -17,12 +16,13 @@ use carillon_edge::{
     Trust,
 };
 use carillon_expr::Limits as ExpressionLimits;
-use carillon_persist::history::kafka::KafkaOptions;
-use carillon_persist::history::lake::{LakeOptions, LakeUrl, S3Options};
+use carillon_persist::history::lake::LakeUrl;
 use carillon_persist::{StoreOptions, StoreUrl};
 use carillon_world::stream::SenderConfig;
 
-use crate::config::{CredentialKeyList, HistoryTo, RootSecret, Secret, Settings, with_password};
+use crate::config::{
+    CredentialKeyList, HistorySettings, HistoryTo, RootSecret, Secret, Settings, with_password,
+};
 use crate::data::{DataError, DataFolder, PemFiles};
 use crate::link_token;
 
@@ -144,6 +144,7 @@ pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
                 hours: central.funnel_hours.as_millis() as u64,
                 days: central.funnel_days.as_millis() as u64,
             },
+            history: None,
             batch: BatchLimits {
                 changes_max: central.batch_changes_max,
                 bytes_max: central.stream_window.0 / 4,
@@ -183,44 +184,20 @@ pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
     }
 }
 
-/// The files of the history, for whoever writes or reads them.
-pub(crate) fn lake(settings: &Settings, folder: &Path) -> LakeOptions {
-    let history = &settings.history;
-    let url = history.lake.clone().unwrap_or_else(|| LakeUrl::Local(folder.to_owned()));
-    LakeOptions {
-        s3: S3Options {
-            endpoint: history.s3_endpoint.clone(),
-            region: history.s3_region.clone(),
-            key_id: history.s3_key_id.clone(),
-            secret: history.s3_secret_key.as_ref().map(|key| key.reveal().to_owned()),
-            path_style: history.s3_path_style,
-            allow_http: history.s3_allow_http,
-        },
-        ..LakeOptions::new(url)
-    }
-}
-
-/// The topic of the history. The check of the configuration refused a history in Kafka without brokers.
-pub(crate) fn kafka(settings: &Settings) -> KafkaOptions {
-    let history = &settings.history;
-    let mut properties = history.kafka_properties.clone().map_or_else(BTreeMap::new, |of| of.0);
-    if let Some(password) = &history.kafka_password {
-        properties.insert("sasl.password".to_owned(), password.reveal().to_owned());
-    }
-    let brokers = history.kafka_brokers.clone().unwrap_or_default();
-    KafkaOptions {
-        properties,
-        partitions: u16::try_from(history.kafka_partitions.get()).unwrap_or(u16::MAX),
-        ..KafkaOptions::new(brokers, history.kafka_topic.clone())
-    }
-}
-
 fn history(settings: &Settings, made: &Made) -> Option<HistoryPlan> {
     let history = &settings.history;
     let sink = match history.to {
         HistoryTo::Off => return None,
-        HistoryTo::Lake => HistorySink::Lake(lake(settings, &made.history)),
-        HistoryTo::Kafka => HistorySink::Kafka(kafka(settings)),
+        HistoryTo::Lake => {
+            let folder = || LakeUrl::Local(made.history.clone());
+            let url = history.lake.clone().unwrap_or_else(folder);
+            HistorySink::Lake(crate::history::lake(&HistorySettings {
+                lake: Some(url),
+                ..history.clone()
+            })?)
+        }
+        // The check of the configuration refused this without brokers.
+        HistoryTo::Kafka => HistorySink::Kafka(crate::history::kafka(history)?),
     };
     Some(HistoryPlan {
         sink,

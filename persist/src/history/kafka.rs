@@ -23,7 +23,7 @@ mod topic;
 mod worker;
 
 pub use error::KafkaError;
-pub use options::{KafkaOptions, TOPIC_BYTES_MAX};
+pub use options::{KafkaOptions, TOPIC_BYTES_MAX, is_topic};
 pub use producer::Producer;
 pub use reader::{Batch, Reader, Start, Unreadable};
 pub use topic::Tail;

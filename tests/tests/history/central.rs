@@ -47,7 +47,7 @@ async fn outbox(cluster: &Cluster) -> OutboxKept {
 /// Writes of all kinds until it is told to stop; what central does not answer it does not mind.
 async fn write(cluster: &Cluster, seconds: Duration) {
     let mut admin = cluster.admin();
-    let name = format!("shop {}", tokio::time::Instant::now().elapsed().as_nanos());
+    let name = format!("shop {}", rand::random::<u64>());
     let app = json!({"name": name, "environment": "sandbox"});
     let request = admin.request("POST", "/v1/apps", app.to_string());
     let Ok(answer) = admin.try_send(request).await else { return };

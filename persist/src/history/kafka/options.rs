@@ -8,8 +8,9 @@ use rdkafka::ClientConfig;
 
 use super::error::KafkaError;
 
-/// As Kafka has it.
-pub const TOPIC_BYTES_MAX: usize = 249;
+/// Longest name of a topic. Kafka takes 249 bytes, and capitals too; but a source of the lake is named after it, with the
+/// partition's number.
+pub const TOPIC_BYTES_MAX: usize = 90;
 
 /// What [`super::Producer`] and [`super::Reader`] promise depends on these, so they are not the operator's to set.
 pub(super) const OURS: &[&str] = &[
@@ -35,6 +36,14 @@ pub(super) const OURS: &[&str] = &[
     "retries",
     "transactional.id",
 ];
+
+/// Whether `name` may be that of a topic.
+pub fn is_topic(name: &str) -> bool {
+    let is_known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
+    (1..=TOPIC_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(is_known)
+        && !name.starts_with('.')
+}
 
 #[derive(Clone, PartialEq, Eq)]
 pub struct KafkaOptions {
@@ -71,16 +80,10 @@ impl KafkaOptions {
         let refuse = |name: &str, what: &str| {
             Err(KafkaError::Setting { name: name.to_owned(), what: what.to_owned() })
         };
-        let is_known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        let topic = self.topic.as_str();
-        if !(1..=TOPIC_BYTES_MAX).contains(&topic.len())
-            || !topic.bytes().all(is_known)
-            || matches!(topic, "." | "..")
-        {
-            return refuse(
-                "topic",
-                "a name of 1 to 249 letters, digits, dots, _ and - is expected",
-            );
+        if !is_topic(&self.topic) {
+            let what =
+                "1 to 90 lower-case letters, digits, dots, hyphens and underscores, no dot first";
+            return refuse("topic", what);
         }
         if self.partitions == 0 {
             return refuse("partitions", "at least one is needed");
