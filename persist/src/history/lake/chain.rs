@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use carillon_world::{Epoch, Seq, ShardId};
+use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
@@ -203,8 +204,7 @@ impl Chain {
         &self,
         files: impl IntoIterator<Item = &CommitFile>,
     ) -> Result<(), LakeError> {
-        let renames = files.into_iter().map(|file| self.publish_one(file));
-        stream::iter(renames).buffer_unordered(REQUESTS_MAX).try_collect::<()>().await
+        all(files.into_iter().map(|file| self.publish_one(file).boxed()).collect()).await
     }
 
     async fn publish_one(&self, file: &CommitFile) -> Result<(), LakeError> {
@@ -260,14 +260,20 @@ impl Chain {
     }
 
     async fn delete(&self, paths: impl IntoIterator<Item = Path>) -> Result<(), LakeError> {
-        let deletes = paths.into_iter().map(|path| async move {
-            match self.store.delete(&path).await {
-                Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
-                Err(error) => Err(LakeError::unavailable("delete", path, error)),
-            }
-        });
-        stream::iter(deletes).buffer_unordered(REQUESTS_MAX).try_collect::<()>().await
+        all(paths.into_iter().map(|path| self.delete_one(path).boxed()).collect()).await
     }
+
+    async fn delete_one(&self, path: Path) -> Result<(), LakeError> {
+        match self.store.delete(&path).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(LakeError::unavailable("delete", path, error)),
+        }
+    }
+}
+
+/// In any order, some at once. Boxed, as the compiler otherwise cannot see that it is `Send`.
+async fn all(requests: Vec<BoxFuture<'_, Result<(), LakeError>>>) -> Result<(), LakeError> {
+    stream::iter(requests).buffer_unordered(REQUESTS_MAX).try_collect::<()>().await
 }
 
 fn name(path: &Path) -> &str {
