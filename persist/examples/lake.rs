@@ -81,7 +81,7 @@ fn record(n: u64) -> Record {
         event: EventName::of(event),
         app: Some(AppId::new(hash(n % 3))),
         device: Some(device(n)),
-        message: (n % 4 != 0).then(|| MessageId::new(hash(n / 500_000))),
+        message: (!n.is_multiple_of(4)).then(|| MessageId::new(hash(n / 500_000))),
         data: RawValue::from_string(data).expect("JSON"),
     }
 }

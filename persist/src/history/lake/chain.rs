@@ -23,6 +23,8 @@ const COMMIT_VERSION: u16 = 1;
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
     store: Arc<dyn ObjectStore>,
+    /// Where it is, if that is a folder.
+    local: Option<Arc<std::path::Path>>,
     source: Source,
 }
 
@@ -113,8 +115,12 @@ impl Commit {
 }
 
 impl Chain {
-    pub(super) fn new(store: Arc<dyn ObjectStore>, source: Source) -> Chain {
-        Chain { store, source }
+    pub(super) fn new(
+        store: Arc<dyn ObjectStore>,
+        local: Option<Arc<std::path::Path>>,
+        source: Source,
+    ) -> Chain {
+        Chain { store, local, source }
     }
 
     pub(super) fn store(&self) -> &Arc<dyn ObjectStore> {
@@ -163,6 +169,7 @@ impl Chain {
             }
             let is_over = |path: &Path| number_of(name(path)).is_some_and(|staged| staged <= n);
             self.delete(staged.into_iter().filter(is_over)).await?;
+            self.sweep(n).await;
             let too_old = n.saturating_sub(commits_kept);
             let old = self.numbers().await?.into_iter().filter(|old| *old <= too_old);
             self.delete(old.map(|old| self.source.commit(old))).await?;
@@ -227,6 +234,29 @@ impl Chain {
         if let Err(error) = self.delete([self.source.commit(n)]).await {
             tracing::debug!(%error, n, "an old commit of the history lake stays for a while");
         }
+    }
+
+    /// Removes what processes that were killed in the middle of a put left in a folder: `<name>#<number>`, which the
+    /// store itself does not list. Up to a number, like all that was staged.
+    async fn sweep(&self, up_to: u64) {
+        let Some(local) = self.local.clone() else { return };
+        let folders = [self.source.staging(), self.source.commits()];
+        let sweep = move || {
+            for folder in folders {
+                let Ok(entries) = std::fs::read_dir(local.join(folder.as_ref())) else { continue };
+                for entry in entries.flatten() {
+                    let name = entry.file_name();
+                    let is_left = name.to_str().is_some_and(|name| {
+                        name.contains('#') && number_of(name).is_some_and(|n| n <= up_to)
+                    });
+                    if is_left && let Err(error) = std::fs::remove_file(entry.path()) {
+                        tracing::debug!(%error, ?name, "a part of a file stays in the history lake");
+                    }
+                }
+            }
+        };
+        // It panics nowhere, and would only leave more behind.
+        let _ = tokio::task::spawn_blocking(sweep).await;
     }
 
     async fn commit(&self, n: u64) -> Result<Option<Commit>, LakeError> {

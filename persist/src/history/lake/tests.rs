@@ -28,17 +28,17 @@ fn lake(store: Arc<dyn ObjectStore>) -> Lake {
 
 /// The `n`th thing, from 1, that happened in two shards. The second began an epoch after the tenth.
 fn record(n: u64) -> Record {
-    let shard = ShardId::new((n % 5 == 0).into());
+    let shard = ShardId::new(n.is_multiple_of(5).into());
     let epoch = Epoch { number: if shard.get() == 1 && n > 10 { 8 } else { 7 }, tag: n / 11 };
     let data = format!(r#"{{"n":{n},"ö":"\"{}"}}"#, "x".repeat(n as usize % 7));
     Record {
         id: RecordId { shard, epoch, seq: if epoch.number == 8 { n - 10 } else { n } },
-        change: (n % 3 != 0).then(|| Seq::new(n / 3)),
+        change: (!n.is_multiple_of(3)).then(|| Seq::new(n / 3)),
         at: Millis(AT + n / 9 * HOUR + n % 2),
-        event: EventName::of(if n % 4 == 0 { "push.sent" } else { "message.created" }),
-        app: (n % 6 != 0).then(|| AppId::new(0xa0 + n % 2)),
-        device: (n % 4 == 0).then(|| Pseudonym::new([n as u8; 16])),
-        message: (n % 2 == 0).then(|| MessageId::new(n / 4)),
+        event: EventName::of(if n.is_multiple_of(4) { "push.sent" } else { "message.created" }),
+        app: (!n.is_multiple_of(6)).then(|| AppId::new(0xa0 + n % 2)),
+        device: n.is_multiple_of(4).then(|| Pseudonym::new([n as u8; 16])),
+        message: n.is_multiple_of(2).then(|| MessageId::new(n / 4)),
         data: RawValue::from_string(data).unwrap(),
     }
 }

@@ -38,7 +38,7 @@ impl Story {
             n += 1;
             let is_pushed = writer.push(&record(n));
             assert_eq!(is_pushed, n > begin, "{n} of {begin}");
-            if n % self.flush == 0 || n == self.records {
+            if n.is_multiple_of(self.flush) || n == self.records {
                 self.commit(&mut writer, &mut n).await?;
             }
         }
@@ -336,6 +336,22 @@ async fn a_lake_in_a_folder_is_taken_up_by_the_next_process() {
     let name = "deep/lake/app=00000000000000a1/event=message.created/day=2025-11-21/hour=10/\
                 carillon.history-3-00000000000000000002.parquet";
     assert!(folder.path().join(name).exists());
+    // What a process that was killed in the middle of a put leaves, and what may be another's.
+    let root = folder.path().join("deep/lake");
+    let left = [
+        "_staging/carillon.history-3/00000000000000000041-00-0.parquet#1",
+        "_commits/carillon.history-3/00000000000000000041.json#1",
+    ];
+    let later = "_staging/carillon.history-3/00000000000000000042-00-0.parquet#1";
+    for name in left.iter().chain([&later]) {
+        std::fs::write(root.join(name), "half").unwrap();
+    }
+    assert_eq!(
+        Lake::open(&options).unwrap().resume("carillon.history-3").await.unwrap().end(),
+        Some(20)
+    );
+    assert!(left.iter().all(|name| !root.join(name).exists()));
+    assert!(root.join(later).exists());
 }
 
 #[test]

@@ -11,7 +11,7 @@ async fn filled(place: &Arc<Place>) -> Lake {
     let mut writer = lake.resume("shard-0").await.unwrap();
     for n in 1..=RECORDS {
         writer.push(&record(n));
-        if n % 25 == 0 {
+        if n.is_multiple_of(25) {
             writer.commit(n).await.unwrap();
         }
     }
