@@ -1,14 +1,16 @@
 //! How many records a second one writer of the lake takes, and how many bytes a row takes there.
 //!
-//! `cargo run --release -p carillon-persist --example lake [ROWS] [ROWS A COMMIT] [FOLDER]`
+//! `cargo run --release -p carillon-persist --example lake [ROWS] [ROWS A COMMIT] [PLACE]`
+//!
+//! Without a place, in a temporary folder. S3 (`s3://bucket/prefix`) is reached as the environment says: `AWS_ENDPOINT_URL`,
+//! `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`.
 
 #![expect(clippy::print_stdout, reason = "it is here to tell")]
 
 use std::error::Error;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use carillon_persist::history::lake::{Lake, LakeOptions, LakeUrl, Query};
+use carillon_persist::history::lake::{Lake, LakeOptions, LakeUrl, Query, S3Options};
 use carillon_persist::history::{EventName, Pseudonym, Record, RecordId};
 use carillon_world::{AppId, Epoch, MessageId, Millis, Seq, ShardId};
 use serde_json::value::RawValue;
@@ -18,8 +20,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut number = |otherwise: u64| args.next().map_or(Ok(otherwise), |arg| arg.parse());
     let (rows, a_commit) = (number(3_000_000)?, number(500_000)?);
     let temporary = tempfile::tempdir()?;
-    let folder = args.next().map_or(temporary.path().to_owned(), PathBuf::from);
-    let lake = Lake::open(&LakeOptions::new(LakeUrl::Local(folder)))?;
+    let url = match args.next() {
+        Some(place) => place.parse()?,
+        None => LakeUrl::Local(temporary.path().to_owned()),
+    };
+    let s3 = S3Options { path_style: true, allow_http: true, ..S3Options::default() };
+    let lake = Lake::open(&LakeOptions { s3, ..LakeOptions::new(url) })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(measure(&lake, rows, a_commit))
 }
