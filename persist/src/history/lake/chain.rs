@@ -167,6 +167,7 @@ impl Chain {
                 Err(LakeError::Fenced { .. }) => continue,
                 Err(error) => return Err(error),
             }
+            // Of none that comes after this commit: its writer may be about to make it.
             let is_over = |path: &Path| number_of(name(path)).is_some_and(|staged| staged <= n);
             self.delete(staged.into_iter().filter(is_over)).await?;
             self.sweep(n).await;
