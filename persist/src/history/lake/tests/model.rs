@@ -142,6 +142,42 @@ async fn after_whatever_call_the_process_ends_each_row_is_there_once() {
     }
 }
 
+#[tokio::test]
+async fn a_commit_that_is_dropped_at_any_moment_is_made_again() {
+    for (fault, renames_by_copy) in [(Fault::WaitsBefore, false), (Fault::WaitsAfter, true)] {
+        let mut dropped = 0;
+        for at in 1.. {
+            let place = Arc::new(Place::default());
+            let way = Way::hurt(&place, renames_by_copy, at, fault);
+            let lake = lake(way.store());
+            let mut writer = tokio::select! {
+                writer = lake.resume(SOURCE) => writer.unwrap(),
+                () = way.reached() => lake.resume(SOURCE).await.unwrap(),
+            };
+            for n in 1..=SHORT.records {
+                assert!(writer.push(&record(n)));
+                if n.is_multiple_of(2) {
+                    continue;
+                }
+                tokio::select! {
+                    done = writer.commit(n) => drop(done.unwrap()),
+                    // The next one ends it.
+                    () = way.reached() => dropped += 1,
+                }
+            }
+            let context = format!("{fault:?} at {at}, by copy {renames_by_copy}");
+            writer.commit(SHORT.records).await.expect(&context);
+            assert_eq!((writer.end(), writer.rows()), (Some(SHORT.records), 0), "{context}");
+            assert_eq!(place.rows().await, SHORT.ids(), "{context}");
+            SHORT.check(&place, &context).await;
+            if !way.is_hurt() {
+                break;
+            }
+        }
+        assert!(dropped > 10, "{dropped}");
+    }
+}
+
 /// One stands still at each of its calls in turn while another takes over, does all that there is to do, and more
 /// commits than are kept.
 #[tokio::test]

@@ -90,11 +90,12 @@ async fn the_first_so_many_are_given_in_order() {
         assert_eq!(given, all[..limit.min(all.len())]);
     }
     let mut seen = 0;
-    let sink = |_| {
+    let sink = move |_| {
         seen += 1;
         if seen == 7 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    assert_eq!(lake.read(&Query::first(9), sink).await.unwrap(), 7);
+    let seven = async move { lake.read(&Query::first(9), sink).await.unwrap() };
+    assert_eq!(tokio::spawn(seven).await.unwrap(), 7, "in a task, too");
 }
 
 #[tokio::test]
