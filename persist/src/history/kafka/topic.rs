@@ -131,7 +131,7 @@ fn create(options: &KafkaOptions, runtime: &Handle, deadline: Instant) -> Result
     match results.into_iter().next() {
         Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => Err(said(&code)),
         _ => {
-            tracing::info!(topic = options.topic, options.partitions, "the topic was created");
+            tracing::info!(topic = options.topic, partitions = options.partitions, "the topic was created");
             Ok(())
         }
     }
@@ -150,7 +150,7 @@ pub(super) async fn tail(
 
 fn read_tail(options: &KafkaOptions, shard: ShardId) -> Result<Option<Tail>, KafkaError> {
     let deadline = Instant::now() + options.wait_max;
-    let consumer = consumer(options, &[("enable.partition.eof", "true")])?;
+    let consumer = consumer(options, &[])?;
     let missing = |what| KafkaError::Topic { topic: options.topic.clone(), what };
     let Some(partitions) = partitions(&consumer, options, deadline).map_err(missing)? else {
         return Ok(None);
@@ -188,7 +188,8 @@ impl Back<'_> {
         Ok(None)
     }
 
-    /// The greatest of the shard's records with an offset in `from..until`.
+    /// The greatest of the shard's records with an offset in `from..until`. Reads up to the last of them, which is there
+    /// as nothing is written in transactions: where a partition ends at the moment, brokers were seen to tell too early.
     fn greatest(&self, partition: i32, from: i64, until: i64) -> Result<Option<Tail>, String> {
         let mut place = TopicPartitionList::new();
         place
@@ -199,7 +200,6 @@ impl Back<'_> {
         loop {
             let message = match self.consumer.poll(RETRY_AFTER) {
                 Some(Ok(message)) => message,
-                Some(Err(ClientError::PartitionEOF(_))) => break,
                 // What comes by itself again is none of ours; the deadline ends the rest.
                 Some(Err(ClientError::MessageConsumptionFatal(code))) => {
                     return Err(code.to_string());
