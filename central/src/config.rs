@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use carillon_persist::history::kafka::KafkaOptions;
+use carillon_persist::history::lake::LakeOptions;
 use carillon_persist::{StoreOptions, StoreUrl};
 use carillon_world::ShardId;
 use carillon_world::stream::SenderConfig;
@@ -19,6 +21,7 @@ pub use crate::core::auth::Token;
 pub use crate::core::budget::{Budgets, QuotaLimits};
 pub use crate::core::channel::credential::{CredentialKey, CredentialKeys};
 pub use crate::core::funnel::FunnelRetention;
+pub use crate::core::history::HistoryConfig;
 pub use crate::core::keys::RootSecret;
 pub use crate::core::outbound::{HttpsUrl, Network};
 pub use crate::core::writer::{BatchLimits, WriterConfig};
@@ -39,6 +42,8 @@ pub struct Config {
     pub providers: ProviderConfig,
     /// What push credentials are encrypted under; without one none can be set.
     pub credential_keys: Option<Arc<CredentialKeys>>,
+    /// `None`: what happened is not kept.
+    pub history: Option<HistoryPlan>,
     /// How long a caller waits for its write; then 503, outcome unknown.
     pub write_timeout: Duration,
     /// Bytes of the change log that edges catch up from; beyond it they get a snapshot.
@@ -60,11 +65,34 @@ impl Default for Config {
             pusher: PusherConfig::default(),
             providers: ProviderConfig::default(),
             credential_keys: None,
+            history: None,
             write_timeout: Duration::from_secs(10),
             log_bytes_max: 256 * 1024 * 1024,
             drain_max: Duration::from_secs(10),
         }
     }
+}
+
+/// Whether and where the history is kept.
+#[derive(Clone, Debug)]
+pub struct HistoryPlan {
+    pub sink: HistorySink,
+    /// What is told, and how much of it may wait.
+    pub told: HistoryConfig,
+    /// How long events wait for others before they become files of the lake.
+    pub flush_every: Duration,
+    /// Bytes of events after which files are written at once.
+    pub flush_bytes: usize,
+    /// Go on, in a fork, if the history knows changes that the store lost.
+    pub accept_restore: bool,
+}
+
+#[derive(Clone, Debug)]
+pub enum HistorySink {
+    /// Straight into files.
+    Lake(LakeOptions),
+    /// To a topic, of which `carillon archive` makes files.
+    Kafka(KafkaOptions),
 }
 
 /// Where the truth is kept.

@@ -21,7 +21,7 @@ pub enum CentralError {
     /// A file of certificates to trust that cannot be used.
     #[error("trust the certificates of {}", path.display())]
     Roots { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
-    #[error("start the threads of the pusher")]
+    #[error("start threads")]
     Threads(#[source] std::io::Error),
     #[error("open the store")]
     Store(#[from] StoreError),
@@ -30,6 +30,13 @@ pub enum CentralError {
         "the store's rows of shard {shard} do not fit together: restore a backup, or mend by hand what is named here"
     )]
     Load { shard: ShardId, source: ApplyError },
+    /// The history knows changes that the store does not: it was restored from a backup, or is another one.
+    #[error(
+        "the store of shard {shard} lost changes: it ends at change {head}, and the history knows change {change} of epoch \
+         {epoch}. If that is so because it was restored from a backup, start once with --history-accept-restore: what was \
+         lost is then cut off in a new epoch, which the history says as well"
+    )]
+    Restored { shard: ShardId, head: u64, change: u64, epoch: u64 },
     /// Another owner has the shard, or its database is not what this process opened. Start anew to take it again.
     #[error("shard {shard} was taken by another owner")]
     Fenced { shard: ShardId },

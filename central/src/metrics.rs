@@ -133,6 +133,10 @@ pub(crate) struct Metrics {
     pub(crate) links: Gauge,
     pub(crate) links_refused: Counter,
     pub(crate) import_lines: Counter,
+    pub(crate) outbox_bytes: Gauge,
+    pub(crate) history_events: Counter,
+    pub(crate) history_failures: Counter,
+    pub(crate) history_lag: Histogram,
     pub(crate) push_jobs: Gauge,
     pushes: Family<PushLabels, Counter>,
     push_pauses: Family<ChannelLabels, Counter>,
@@ -170,6 +174,10 @@ impl Metrics {
             links: Gauge::default(),
             links_refused: Counter::default(),
             import_lines: Counter::default(),
+            outbox_bytes: Gauge::default(),
+            history_events: Counter::default(),
+            history_failures: Counter::default(),
+            history_lag: Histogram::new(exponential_buckets(0.01, 4.0, 10)),
             push_jobs: Gauge::default(),
             pushes: Family::default(),
             push_pauses: Family::default(),
@@ -219,6 +227,14 @@ impl Metrics {
         r.register("links", "Edges that are connected", self.links.clone());
         r.register("links_refused", "Links refused at hello", self.links_refused.clone());
         r.register("import_lines", "Lines read by imports", self.import_lines.clone());
+        let help = "Events that wait in the store for the history";
+        r.register_with_unit("outbox", help, Unit::Bytes, self.outbox_bytes.clone());
+        let help = "Events given to Kafka or to the files of the lake";
+        r.register("history_events", help, self.history_events.clone());
+        let help = "Times that the history could not be written";
+        r.register("history_failures", help, self.history_failures.clone());
+        let help = "From an event to when the history has it";
+        r.register_with_unit("history_lag", help, Unit::Seconds, self.history_lag.clone());
         r.register(
             "push_jobs",
             "Messages with pushes to hand over, by channel",

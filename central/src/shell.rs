@@ -12,6 +12,7 @@
 mod api;
 pub mod channel;
 mod clock;
+mod history;
 mod http;
 mod link;
 mod loading;
@@ -20,6 +21,7 @@ pub mod outbound;
 mod pusher;
 mod random;
 mod shared;
+mod threads;
 mod tls;
 mod write_handle;
 mod writer_task;
@@ -36,9 +38,11 @@ use tokio::task::JoinHandle;
 
 use self::api::Api;
 use self::channel::Providers;
+use self::history::Publisher;
 use self::link::Links;
-use self::pusher::{Opener, PushThreads, Pusher};
+use self::pusher::{Opener, Pusher};
 use self::shared::{Phase, Shared};
+use self::threads::Threads;
 use self::writer_task::WriterTask;
 use crate::config::Config;
 use crate::error::CentralError;
@@ -69,7 +73,7 @@ pub struct Central {
     servers: Vec<(&'static str, JoinHandle<()>)>,
     drain_max: Duration,
     /// Of what `servers` calls the pusher; they end with this value.
-    _push_threads: PushThreads,
+    _push_threads: Threads,
 }
 
 impl Central {
@@ -81,6 +85,8 @@ impl Central {
         config: Config,
         mut store: S,
     ) -> Result<Central, CentralError> {
+        let mut config = config;
+        config.writer.history = config.history.as_ref().map(|plan| plan.told);
         let faults = config.faults();
         let (Some(root), Some(link_token), Some(identity), true) = (
             config.root_secret.clone(),
@@ -149,8 +155,19 @@ impl Central {
             config: config.pusher,
             opener,
         };
-        let push_threads = PushThreads::start(config.pusher.threads)?;
+        let push_threads = Threads::start("carillon-push", config.pusher.threads)?;
         servers.push(("pusher", push_threads.spawn(pusher.run(phase.subscribe()))));
+        if let Some(plan) = config.history.clone() {
+            let publisher = Publisher {
+                shared: shared.clone(),
+                writes: writes.clone(),
+                plan,
+                store: config.store.clone(),
+            };
+            let phase = phase.subscribe();
+            let running = threads::run("carillon-history", || publisher.run(phase))?;
+            servers.push(("history", running));
+        }
         let links = Links {
             config: config.link.clone(),
             token: link_token,

@@ -22,7 +22,8 @@ pub(crate) use faults::{Fault, Faults, Origin, Unknown};
 use keys::PAIRS;
 pub(crate) use keys::{ArchiveSettings, HistorySettings, LogSettings, SECTIONS, Settings};
 pub(crate) use kinds::{
-    CredentialKeyList, ListenAt, LogFormat, Password, RootSecret, Secret, Setting, with_password,
+    CredentialKeyList, HistoryTo, ListenAt, LogFormat, Password, RootSecret, Secret, Setting,
+    with_password,
 };
 #[cfg(test)]
 use print::reference_markdown;

@@ -123,6 +123,8 @@ pub struct Published {
     /// Whether the batch changed jobs, or what pushes need.
     pub pushes_changed: bool,
     pub tally: Tally,
+    /// Bytes of events that wait for the history.
+    pub outbox_bytes: u64,
     /// The batch and the epoch in which it was committed; `None` if only the lineage changed, or only receipts came.
     pub batch: Option<(Epoch, Arc<Batch>)>,
 }
@@ -290,6 +292,7 @@ impl Writer {
             caps: self.ledger.committed.caps.clone(),
             pushes_changed,
             tally: self.ledger.committed.tally.clone(),
+            outbox_bytes: self.ledger.committed.outbox_bytes,
             batch: draft.sent.map(|batch| (draft.epoch, batch)),
         };
         self.answer(draft.waiting);
@@ -374,6 +377,7 @@ impl Writer {
             caps: committed.caps.clone(),
             pushes_changed: true,
             tally: committed.tally.clone(),
+            outbox_bytes: committed.outbox_bytes,
             batch,
         }
     }

@@ -2,17 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use carillon_persist::{AnyStore, EpochClaim, Store, StoreError, Tallies, Tally};
-use carillon_world::{Epoch, Millis, WorldBuilder};
+use carillon_persist::{AnyStore, EpochClaim, Opening, Store, StoreError, Tallies, Tally};
+use carillon_world::{Epoch, Judgement, Millis, Position, Seq, ShardId, WorldBuilder};
 
+use super::history::{self, Witness};
 use super::loading::Loading;
 use super::random;
-use crate::config::{Config, StoreConfig};
+use crate::config::{Config, HistoryPlan, StoreConfig};
 use crate::core::limits::IDEMPOTENCY_KEPT;
 use crate::core::writer::Loaded;
 use crate::error::CentralError;
 
 const RETRY_EVERY: Duration = Duration::from_millis(250);
+/// How long the history may take to say how far it is.
+const WITNESS_WAIT: Duration = Duration::from_secs(10);
 
 /// A shard that this process owns.
 #[derive(Debug)]
@@ -56,6 +59,10 @@ pub(super) async fn open_shard<S: Store>(
     }
     let claim = EpochClaim { tag: random::id(), held: None, number_min: 0, fork: false };
     let opening = store.begin_epoch(shard, claim).await?;
+    let opening = match &config.history {
+        Some(plan) => hear_witness(plan, shard, store, opening).await?,
+        None => opening,
+    };
     let mut builder = WorldBuilder::new(shard);
     let mut loading = Loading::begin(config.store.on_loading.clone(), store.estimate_rows().await?);
     let mut sink = |row| {
@@ -92,4 +99,52 @@ pub(super) async fn open_shard<S: Store>(
     let durable = store.unsafe_settings().is_empty();
     let loaded = Loaded { world, keys, kept, tallies };
     Ok(Opened { loaded, epoch: opening.epoch, clock, clock_read_at, durable })
+}
+
+/// Asks the history whether it knows more than the store. A history that does not answer proves nothing, and holds up
+/// nobody.
+///
+/// # Errors
+/// [`CentralError::Restored`] if it does, and that is not accepted.
+async fn hear_witness<S: Store>(
+    plan: &HistoryPlan,
+    shard: ShardId,
+    store: &mut S,
+    opening: Opening,
+) -> Result<Opening, CentralError> {
+    let asked = tokio::time::timeout(WITNESS_WAIT, history::tail(plan.sink.clone(), shard)).await;
+    let witness = match asked {
+        Ok(Ok(witness)) => witness,
+        Ok(Err(error)) => {
+            tracing::warn!(%shard, error = &*error as &dyn std::error::Error, "the history cannot be asked how far it is");
+            None
+        }
+        Err(_) => {
+            tracing::warn!(%shard, "the history does not say how far it is");
+            None
+        }
+    };
+    let Some(Witness { epoch, change }) = witness else { return Ok(opening) };
+    let change = change.unwrap_or(Seq::ZERO);
+    let forked = opening.lineage.entries().iter().rfind(|line| line.fork);
+    let is_cut_off = forked.is_some_and(|line| epoch.number < line.epoch.number);
+    let position = Position { shard, epoch, seq: change };
+    if is_cut_off || opening.lineage.judge(opening.head, position) == Judgement::Past {
+        return Ok(opening);
+    }
+    if !plan.accept_restore {
+        let (change, epoch, head) = (change.get(), epoch.number, opening.head.get());
+        return Err(CentralError::Restored { shard, head, change, epoch });
+    }
+    tracing::warn!(
+        %shard, head = opening.head.get(), change = change.get(), epoch = epoch.number,
+        "the history knows changes that the store lost: a fork begins"
+    );
+    let claim = EpochClaim {
+        tag: random::id(),
+        held: Some(opening.epoch),
+        number_min: epoch.number + 1,
+        fork: true,
+    };
+    Ok(store.begin_epoch(shard, claim).await?)
 }

@@ -6,7 +6,6 @@
 
 mod lane;
 mod slot;
-mod threads;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,8 +21,6 @@ use super::write_handle::WriteHandle;
 use crate::config::PusherConfig;
 use crate::core::channel::credential::{Credential, CredentialKeys};
 use crate::core::push::rate::Bucket;
-
-pub(crate) use self::threads::PushThreads;
 
 /// Buckets of apps that are kept; beyond it those that are full are forgotten.
 const BUCKETS_MAX: usize = 10_000;

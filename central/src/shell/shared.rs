@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
     pub(crate) budgets: Budgets,
+    /// Bytes of events that may wait in the store; `None`: no history is kept.
+    pub(crate) outbox_bytes_max: Option<u64>,
     world: ArcSwap<World>,
     jobs: ArcSwap<Jobs>,
     caps: ArcSwap<Caps>,
@@ -76,9 +78,11 @@ impl Shared {
                 store_up: AtomicBool::new(true),
                 durable: opened.durable,
                 nearly_full: AtomicBool::new(false),
+                outbox_half_full: AtomicBool::new(false),
             },
             metrics,
             budgets: config.writer.budgets,
+            outbox_bytes_max: config.writer.history.map(|history| history.outbox_bytes_max),
             log: RwLock::new(ChangeLog::new(config.log_bytes_max, opened.loaded.world.seq())),
             world: ArcSwap::from_pointee(opened.loaded.world.clone()),
             jobs: ArcSwap::from_pointee(Jobs::new(opened.loaded.kept.push_jobs.clone())),
@@ -91,6 +95,7 @@ impl Shared {
             published: watch::Sender::new(0),
         };
         shared.note_usage(opened.loaded.world.usage().total());
+        shared.note_outbox(opened.loaded.kept.outbox.bytes);
         shared
     }
 
@@ -144,6 +149,7 @@ impl Shared {
     pub(crate) fn publish(&self, published: Published) {
         self.metrics.world(&published.world);
         self.note_usage(published.world.usage().total());
+        self.note_outbox(published.outbox_bytes);
         self.tally.store(Arc::new(published.tally));
         self.world.store(published.world);
         self.caps.store(Arc::new(published.caps));
@@ -182,6 +188,24 @@ impl Shared {
         }
     }
 
+    /// Says once when the outbox is half full, and once when it is no more.
+    fn note_outbox(&self, bytes: u64) {
+        self.metrics.outbox_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let Some(bytes_max) = self.outbox_bytes_max else { return };
+        let is = bytes >= bytes_max / 2;
+        if self.health.outbox_half_full.swap(is, Ordering::Relaxed) != is {
+            if is {
+                tracing::error!(
+                    bytes,
+                    bytes_max,
+                    "half of what may wait for the history waits; when it is full, writes are refused"
+                );
+            } else {
+                tracing::info!(bytes, bytes_max, "the history has caught up");
+            }
+        }
+    }
+
     pub(crate) fn set_store_up(&self, up: bool) {
         self.health.store_up.store(up, Ordering::Relaxed);
         self.metrics.store_up.set(i64::from(up));
@@ -195,6 +219,7 @@ pub(crate) struct Health {
     /// As of the start; a store that becomes unsafe later is not used, unless it is allowed to be.
     durable: bool,
     nearly_full: AtomicBool,
+    outbox_half_full: AtomicBool,
 }
 
 impl Health {
@@ -215,6 +240,11 @@ impl Health {
     /// Whether the world takes most of what it may.
     pub(crate) fn is_nearly_full(&self) -> bool {
         self.nearly_full.load(Ordering::Relaxed)
+    }
+
+    /// Whether half of what may wait for the history waits.
+    pub(crate) fn is_outbox_half_full(&self) -> bool {
+        self.outbox_half_full.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_unready(&self) {

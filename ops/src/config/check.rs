@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use carillon_persist::history::kafka::KafkaError;
 
-use super::{Fault, Origin, Settings, with_password};
+use super::{Fault, HistoryTo, Origin, Settings, with_password};
 use crate::{history, link_token};
 
 /// The least that the HTTP library takes.
@@ -85,6 +85,10 @@ impl Settings {
         }
         if self.history.lake_compression.get() > LAKE_COMPRESSION_MAX {
             fault("history.lake_compression", format!("expected at most {LAKE_COMPRESSION_MAX}"));
+        }
+        if self.history.to == HistoryTo::Kafka && self.history.kafka_brokers.is_none() {
+            let what = "expected brokers, as host:port, because history.to is kafka".to_owned();
+            fault("history.kafka_brokers", what);
         }
         // The other options of Kafka's were judged as they were read.
         if let Some(kafka) = history::kafka(&self.history)

@@ -11,9 +11,9 @@ use carillon_persist::StoreUrl;
 use carillon_persist::history::lake::LakeUrl;
 
 use super::kinds::{
-    ByteSize, CredentialKeyList, DurationOrOff, HostPort, HostPorts, KafkaProperties, ListenAt,
-    LogFilter, LogFormat, Networks, Partitions, Password, Ports, RootSecret, Secret, Setting,
-    TopicName,
+    ByteSize, CredentialKeyList, DurationOrOff, HistoryTo, HostPort, HostPorts, KafkaProperties,
+    ListenAt, LogFilter, LogFormat, Networks, Partitions, Password, Ports, RootSecret, Secret,
+    Setting, TopicName,
 };
 use super::reader::Reader;
 use super::{Key, Section};
@@ -243,8 +243,12 @@ settings! {
         reply_bytes_max: ByteSize = "16KiB",
     }
 
-    /// Where the history is written: the topic and the lake.
+    /// What happened, kept for ever: by central in its database, from there in Kafka or straight in the files of the lake,
+    /// and by `carillon archive` from Kafka in the lake; see docs/history.md.
     "history" "history." history: HistorySettings {
+        /// Where central takes it: `lake` writes the files itself, `kafka` writes the topic of which `carillon archive`
+        /// makes them, `off` keeps none.
+        to: HistoryTo = "lake",
         /// Kafka's brokers, those asked for all others.
         kafka_brokers: Option<HostPorts> = "",
         /// The topic, which is created if there is none.
@@ -259,7 +263,7 @@ settings! {
         kafka_properties: Option<KafkaProperties> = "",
         /// How long Kafka may leave a record or a question unanswered.
         kafka_timeout: Duration = "30s",
-        /// The lake, where the history is kept as Parquet files.
+        /// The lake, where the history is kept as Parquet files. Not set: central's folder `history` in the data folder.
         lake: Option<LakeUrl> = "",
         /// The store of a lake at s3://. Not set: Amazon's.
         s3_endpoint: Option<String> = "",
@@ -277,6 +281,18 @@ settings! {
         lake_compression: NonZeroU32 = "3",
         /// Rows of one file at most.
         lake_file_rows_max: NonZeroUsize = "1000000",
+        /// How long events wait for others before central makes files of them.
+        flush_every: Duration = "60s",
+        /// Events after which central makes files at once.
+        flush_bytes: ByteSize = "64MiB",
+        /// Events that may wait in the database for Kafka or the lake. From half of it on there is an alarm; beyond it
+        /// writes are refused with 503.
+        outbox_bytes_max: ByteSize = "1GiB",
+        /// Tell the values of devices' attributes too. They stay in the files when a device is forgotten.
+        attributes: bool = "false",
+        /// Start although the history knows changes that the database lost, because it was restored from a backup. The
+        /// history is told what was cut off. To be said once, not to be left in a file.
+        accept_restore: bool = "false",
     }
 
     /// The archiver, which takes the topic into the lake.

@@ -243,6 +243,27 @@ impl Setting for Partitions {
     }
 }
 
+/// Where central takes the history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HistoryTo {
+    Off,
+    Lake,
+    Kafka,
+}
+
+impl Setting for HistoryTo {
+    const KIND: Kind = text_kind("\"lake\", \"kafka\" or \"off\"", "PLACE");
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "off" => Some(Self::Off),
+            "lake" => Some(Self::Lake),
+            "kafka" => Some(Self::Kafka),
+            _ => None,
+        }
+    }
+}
+
 impl Setting for LakeUrl {
     const KIND: Kind =
         text_kind("\"file:///ABSOLUTE/PATH\", the bare path, or \"s3://BUCKET/PREFIX\"", "URL");

@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use carillon_central::config::{
     AdminConfig, AudienceLimits, BatchLimits, Budgets, CredentialKey, CredentialKeys,
-    FunnelRetention, LinkConfig, ProviderConfig, PusherConfig, QuotaLimits, StoreConfig,
-    Token as CentralToken, WriterConfig,
+    FunnelRetention, HistoryConfig, HistoryPlan, HistorySink, LinkConfig, ProviderConfig,
+    PusherConfig, QuotaLimits, StoreConfig, Token as CentralToken, WriterConfig,
 };
 use carillon_central::{Config as Central, Identity};
 use carillon_edge::{
@@ -15,10 +16,13 @@ use carillon_edge::{
     Trust,
 };
 use carillon_expr::Limits as ExpressionLimits;
+use carillon_persist::history::lake::LakeUrl;
 use carillon_persist::{StoreOptions, StoreUrl};
 use carillon_world::stream::SenderConfig;
 
-use crate::config::{CredentialKeyList, RootSecret, Secret, Settings, with_password};
+use crate::config::{
+    CredentialKeyList, HistorySettings, HistoryTo, RootSecret, Secret, Settings, with_password,
+};
 use crate::data::{DataError, DataFolder, PemFiles};
 use crate::link_token;
 
@@ -34,6 +38,8 @@ pub(crate) struct Made {
     pub(crate) credential_keys: CredentialKeyList,
     pub(crate) identity: PemFiles,
     pub(crate) store: StoreUrl,
+    /// The folder of the history, where no other place is named.
+    pub(crate) history: PathBuf,
 }
 
 /// Fills what the settings leave open.
@@ -67,6 +73,7 @@ pub(crate) fn made(settings: &Settings, data: &DataFolder) -> Result<Made, DataE
             None => data.secret("credentials.secret")?,
         },
         identity,
+        history: data.file("history"),
         store: match (&central.store, &central.store_password) {
             (None, _) => StoreUrl::Sqlite(data.file("carillon.db")),
             (Some(url), None) => url.clone(),
@@ -123,6 +130,8 @@ pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
         ops_listen: central.ops_listen.0,
         root_secret: Some(carillon_central::config::RootSecret::new(made.root_secret.0)),
         writer: WriterConfig {
+            // Central sets it by its plan of the history.
+            history: None,
             // A duration of the configuration is at most a century.
             clock_tick: central.clock_tick.as_millis() as u64,
             retention: central.horizon.as_millis() as u64,
@@ -167,11 +176,39 @@ pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
             made.credential_keys.0.iter().map(|key| CredentialKey::new(*key)).collect(),
         )
         .map(Arc::new),
+        history: history(settings, made),
         write_timeout: central.write_timeout,
         log_bytes_max: central.log_bytes_max.0,
         drain_max: settings.process.drain_max,
         ..Central::default()
     }
+}
+
+fn history(settings: &Settings, made: &Made) -> Option<HistoryPlan> {
+    let history = &settings.history;
+    let sink = match history.to {
+        HistoryTo::Off => return None,
+        HistoryTo::Lake => {
+            let folder = || LakeUrl::Local(made.history.clone());
+            let url = history.lake.clone().unwrap_or_else(folder);
+            HistorySink::Lake(crate::history::lake(&HistorySettings {
+                lake: Some(url),
+                ..history.clone()
+            })?)
+        }
+        // The check of the configuration refused this without brokers.
+        HistoryTo::Kafka => HistorySink::Kafka(crate::history::kafka(history)?),
+    };
+    Some(HistoryPlan {
+        sink,
+        told: HistoryConfig {
+            outbox_bytes_max: history.outbox_bytes_max.0 as u64,
+            attributes: history.attributes,
+        },
+        flush_every: history.flush_every,
+        flush_bytes: history.flush_bytes.0,
+        accept_restore: history.accept_restore,
+    })
 }
 
 fn pusher(settings: &Settings) -> PusherConfig {
@@ -328,6 +365,10 @@ mod tests {
         (central.admin.token, central.link.token) = (None, None);
         (central.link.identity, central.root_secret) = (None, None);
         assert!(central.credential_keys.take().is_some());
+        let history = central.history.take().expect("one is kept");
+        let HistorySink::Lake(lake) = &history.sink else { panic!("{history:?}") };
+        assert_eq!(lake.url, LakeUrl::Local(data.file("history")));
+        assert!(!history.told.attributes && !history.accept_restore);
         assert_eq!(format!("{central:#?}"), format!("{default:#?}"));
     }
 

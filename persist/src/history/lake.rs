@@ -39,6 +39,7 @@ mod writer;
 
 use std::error::Error;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use carillon_world::{Epoch, Seq, ShardId};
@@ -58,6 +59,8 @@ pub const LAKE_SCHEMA: u16 = 1;
 #[derive(Clone)]
 pub struct Lake {
     store: Arc<dyn ObjectStore>,
+    /// Where it is, if that is a folder.
+    local: Option<Arc<Path>>,
     shape: Shape,
     /// How many commits of a source are left for people to look at. At least 1.
     commits_kept: u64,
@@ -123,7 +126,11 @@ impl Lake {
             row_group_rows_max: options.row_group_rows_max,
             zstd_level: options.zstd_level,
         };
-        Lake { store, shape, commits_kept: 100 }
+        let local = match &options.url {
+            LakeUrl::Local(path) => Some(path.as_path().into()),
+            LakeUrl::S3 { .. } => None,
+        };
+        Lake { store, local, shape, commits_kept: 100 }
     }
 
     /// Becomes the one that writes what comes from a source, a name such as `shard-0` of up to 100 lower-case letters,
@@ -149,7 +156,7 @@ impl Lake {
 
     fn chain(&self, source: &str) -> Result<Chain, LakeError> {
         let source: Source = source.parse()?;
-        Ok(Chain::new(self.store.clone(), source))
+        Ok(Chain::new(self.store.clone(), self.local.clone(), source))
     }
 }
 

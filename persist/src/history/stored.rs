@@ -17,7 +17,7 @@ fn blob(columns: &mut impl Columns, index: usize) -> Result<Vec<u8>, Damage> {
 pub(crate) const SELECT_EVENT_HEAD: &str = "SELECT head FROM event_heads WHERE shard = ?";
 
 /// Two parameters, both the shard.
-pub(crate) const SELECT_OUTBOX_KEPT: &str = "SELECT COALESCE((SELECT head FROM event_heads WHERE shard = ?), 0), \
+pub(crate) const SELECT_OUTBOX_KEPT: &str = "SELECT CAST(COALESCE((SELECT head FROM event_heads WHERE shard = ?), 0) AS UNSIGNED), \
                                              CAST(COALESCE((SELECT SUM(bytes) FROM outbox WHERE shard = ?), 0) AS UNSIGNED)";
 
 /// Rows whose sizes are looked at before they are read.

@@ -1,6 +1,7 @@
 //! The history, through a broker and stores of other makers. `CARILLON_BIN` names the executable.
 
 mod archive;
+mod central;
 mod topic;
 
 use std::time::Duration;

@@ -36,6 +36,8 @@ pub(crate) struct HealthBody {
     world_bytes_max: u64,
     /// It takes more than 80 %.
     world_nearly_full: bool,
+    /// Half of the events that may wait for the history wait; when it is full, writes are refused with 503.
+    outbox_half_full: bool,
 }
 
 fn health(api: &Api) -> HealthBody {
@@ -50,6 +52,7 @@ fn health(api: &Api) -> HealthBody {
         world_bytes: api.world().usage().total(),
         world_bytes_max: api.shared.budgets.world_bytes_max,
         world_nearly_full: health.is_nearly_full(),
+        outbox_half_full: health.is_outbox_half_full(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use carillon_world::{Epoch, Seq, ShardId};
+use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
@@ -22,6 +23,8 @@ const COMMIT_VERSION: u16 = 1;
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
     store: Arc<dyn ObjectStore>,
+    /// Where it is, if that is a folder.
+    local: Option<Arc<std::path::Path>>,
     source: Source,
 }
 
@@ -112,8 +115,12 @@ impl Commit {
 }
 
 impl Chain {
-    pub(super) fn new(store: Arc<dyn ObjectStore>, source: Source) -> Chain {
-        Chain { store, source }
+    pub(super) fn new(
+        store: Arc<dyn ObjectStore>,
+        local: Option<Arc<std::path::Path>>,
+        source: Source,
+    ) -> Chain {
+        Chain { store, local, source }
     }
 
     pub(super) fn store(&self) -> &Arc<dyn ObjectStore> {
@@ -160,8 +167,10 @@ impl Chain {
                 Err(LakeError::Fenced { .. }) => continue,
                 Err(error) => return Err(error),
             }
+            // Of none that comes after this commit: its writer may be about to make it.
             let is_over = |path: &Path| number_of(name(path)).is_some_and(|staged| staged <= n);
             self.delete(staged.into_iter().filter(is_over)).await?;
+            self.sweep(n).await;
             let too_old = n.saturating_sub(commits_kept);
             let old = self.numbers().await?.into_iter().filter(|old| *old <= too_old);
             self.delete(old.map(|old| self.source.commit(old))).await?;
@@ -203,8 +212,7 @@ impl Chain {
         &self,
         files: impl IntoIterator<Item = &CommitFile>,
     ) -> Result<(), LakeError> {
-        let renames = files.into_iter().map(|file| self.publish_one(file));
-        stream::iter(renames).buffer_unordered(REQUESTS_MAX).try_collect::<()>().await
+        all(files.into_iter().map(|file| self.publish_one(file).boxed()).collect()).await
     }
 
     async fn publish_one(&self, file: &CommitFile) -> Result<(), LakeError> {
@@ -227,6 +235,29 @@ impl Chain {
         if let Err(error) = self.delete([self.source.commit(n)]).await {
             tracing::debug!(%error, n, "an old commit of the history lake stays for a while");
         }
+    }
+
+    /// Removes what processes that were killed in the middle of a put left in a folder: `<name>#<number>`, which the
+    /// store itself does not list. Up to a number, like all that was staged.
+    async fn sweep(&self, up_to: u64) {
+        let Some(local) = self.local.clone() else { return };
+        let folders = [self.source.staging(), self.source.commits()];
+        let sweep = move || {
+            for folder in folders {
+                let Ok(entries) = std::fs::read_dir(local.join(folder.as_ref())) else { continue };
+                for entry in entries.flatten() {
+                    let name = entry.file_name();
+                    let is_left = name.to_str().is_some_and(|name| {
+                        name.contains('#') && number_of(name).is_some_and(|n| n <= up_to)
+                    });
+                    if is_left && let Err(error) = std::fs::remove_file(entry.path()) {
+                        tracing::debug!(%error, ?name, "a part of a file stays in the history lake");
+                    }
+                }
+            }
+        };
+        // It panics nowhere, and would only leave more behind.
+        let _ = tokio::task::spawn_blocking(sweep).await;
     }
 
     async fn commit(&self, n: u64) -> Result<Option<Commit>, LakeError> {
@@ -260,14 +291,20 @@ impl Chain {
     }
 
     async fn delete(&self, paths: impl IntoIterator<Item = Path>) -> Result<(), LakeError> {
-        let deletes = paths.into_iter().map(|path| async move {
-            match self.store.delete(&path).await {
-                Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
-                Err(error) => Err(LakeError::unavailable("delete", path, error)),
-            }
-        });
-        stream::iter(deletes).buffer_unordered(REQUESTS_MAX).try_collect::<()>().await
+        all(paths.into_iter().map(|path| self.delete_one(path).boxed()).collect()).await
     }
+
+    async fn delete_one(&self, path: Path) -> Result<(), LakeError> {
+        match self.store.delete(&path).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(LakeError::unavailable("delete", path, error)),
+        }
+    }
+}
+
+/// In any order, some at once. Boxed, as the compiler otherwise cannot see that it is `Send`.
+async fn all(requests: Vec<BoxFuture<'_, Result<(), LakeError>>>) -> Result<(), LakeError> {
+    stream::iter(requests).buffer_unordered(REQUESTS_MAX).try_collect::<()>().await
 }
 
 fn name(path: &Path) -> &str {

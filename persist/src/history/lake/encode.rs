@@ -9,7 +9,7 @@
 //! | `epoch_tag` | STRING | 16 digits |
 //! | `event_seq` | INT64 | with the two before it, names the event for ever |
 //! | `change_seq` | INT64, may be null | the change that it tells of |
-//! | `at` | TIMESTAMP(MILLIS, UTC) | |
+//! | `happened_at` | TIMESTAMP(MILLIS, UTC) | |
 //! | `event` | STRING | |
 //! | `app` | STRING, may be null | 16 digits |
 //! | `device` | STRING, may be null | 32 digits, a pseudonym |
@@ -50,7 +50,8 @@ pub(super) const EPOCH: &str = "epoch";
 pub(super) const EPOCH_TAG: &str = "epoch_tag";
 pub(super) const EVENT_SEQ: &str = "event_seq";
 pub(super) const CHANGE_SEQ: &str = "change_seq";
-pub(super) const AT: &str = "at";
+/// Not `at`, which has to be quoted in DuckDB.
+pub(super) const AT: &str = "happened_at";
 pub(super) const EVENT: &str = "event";
 pub(super) const APP: &str = "app";
 pub(super) const DEVICE: &str = "device";
@@ -116,9 +117,9 @@ fn properties(rows: usize, shape: Shape) -> Result<WriterProperties, ParquetErro
             SCHEMA_KEY.to_owned(),
             LAKE_SCHEMA.to_string(),
         )]))
-        // Those that rise or nearly do: differences of neighbours.
         .set_column_statistics_enabled(column(DATA), EnabledStatistics::None)
         .set_column_dictionary_enabled(column(DEVICE), false);
+    // They rise or nearly do: differences of neighbours.
     for rising in [EVENT_SEQ, CHANGE_SEQ, AT] {
         builder = builder
             .set_column_dictionary_enabled(column(rising), false)

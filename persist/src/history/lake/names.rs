@@ -1,7 +1,7 @@
 //! The names of everything in a lake.
 //!
 //! ```text
-//! app=<id or none>/event=<name>/day=YYYY-MM-DD/hour=HH/<source>-<n>[-k].parquet   what readers see; UTC, of `at`
+//! app=<id or none>/event=<name>/day=YYYY-MM-DD/hour=HH/<source>-<n>[-k].parquet   what readers see; UTC
 //! _commits/<source>/<n>.json                                                      the chain of a source
 //! _staging/<source>/<n>-<writer>-<i>.parquet                                      not yet committed
 //! ```

@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 
 use carillon_expr::Date;
 use carillon_world::{AppId, MessageId, Millis};
+use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
@@ -19,6 +20,9 @@ use super::chain::REQUESTS_MAX;
 use super::names::Hour;
 use super::{Lake, LakeError};
 use crate::history::{EventName, Pseudonym, Record};
+
+/// Files that are got ready to be read.
+const FILES_PLANNED: usize = 16 * REQUESTS_MAX;
 
 /// What to look for: records of which all that is given is true.
 #[derive(Clone, Debug)]
@@ -63,11 +67,6 @@ impl Lake {
         mut sink: impl FnMut(Record) -> ControlFlow<()> + Send,
     ) -> Result<usize, LakeError> {
         let files = self.files(query).await?;
-        let reads = files.into_iter().map(|(hour, meta)| async move {
-            Ok((hour, file::read(self.store.as_ref(), &meta, query).await?))
-        });
-        // In order, so that an hour is whole when the next begins.
-        let mut reads = stream::iter(reads).buffered(REQUESTS_MAX);
         let mut given = 0;
         let mut give = |records: &mut Vec<Record>| {
             keep_first(records, query.limit - given);
@@ -83,17 +82,28 @@ impl Lake {
             return Ok(0);
         }
         let (mut now, mut records) = (None, Vec::new());
-        while let Some(read) = reads.next().await {
-            let (hour, found): (Hour, Vec<Record>) = read?;
-            if now != Some(hour) {
-                now = Some(hour);
-                if let ControlFlow::Break(given) = give(&mut records) {
-                    return Ok(given);
+        // A part at a time, since a future for each file of a year would take more memory than what they find.
+        for files in files.chunks(FILES_PLANNED) {
+            let mut hours = files.iter().map(|(hour, _)| *hour);
+            // Boxed, as the compiler otherwise cannot see that it is `Send`.
+            let reads =
+                files.iter().map(|(_, meta)| file::read(self.store.as_ref(), meta, query).boxed());
+            let reads: Vec<BoxFuture<'_, Result<Vec<Record>, LakeError>>> = reads.collect();
+            // In order, so that an hour is whole when the next begins.
+            let mut reads = stream::iter(reads).buffered(REQUESTS_MAX);
+            while let Some(read) = reads.next().await {
+                let found = read?;
+                let hour = hours.next();
+                if now != hour {
+                    now = hour;
+                    if let ControlFlow::Break(given) = give(&mut records) {
+                        return Ok(given);
+                    }
                 }
-            }
-            records.extend(found);
-            if records.len() > 2 * query.limit.min(usize::MAX / 2) {
-                keep_first(&mut records, query.limit);
+                records.extend(found);
+                if records.len() > query.limit.saturating_mul(2) {
+                    keep_first(&mut records, query.limit);
+                }
             }
         }
         match give(&mut records) {
@@ -123,10 +133,7 @@ impl Lake {
                     && query.until.is_none_or(|until| first <= Hour::of(until))
             })
         });
-        let lists = days.iter().map(|day| async move {
-            let list = self.store.list(Some(day)).try_collect::<Vec<ObjectMeta>>().await;
-            list.map_err(|error| LakeError::unavailable("list", day, error))
-        });
+        let lists: Vec<_> = days.iter().map(|day| self.files_below(day).boxed()).collect();
         let mut lists = stream::iter(lists).buffer_unordered(REQUESTS_MAX);
         let mut files: BTreeMap<Hour, Vec<ObjectMeta>> = BTreeMap::new();
         while let Some(list) = lists.next().await {
@@ -142,12 +149,18 @@ impl Lake {
         Ok(files.into_iter().flat_map(of_hour).collect())
     }
 
+    async fn files_below(&self, folder: &Path) -> Result<Vec<ObjectMeta>, LakeError> {
+        let list = self.store.list(Some(folder)).try_collect().await;
+        list.map_err(|error| LakeError::unavailable("list", folder, error))
+    }
+
     async fn folders_of(
         &self,
         parents: Vec<Path>,
         prefix: &'static str,
     ) -> Result<Vec<Path>, LakeError> {
-        let lists = parents.iter().map(|parent| self.folders(Some(parent), prefix));
+        let lists = parents.iter().map(|parent| self.folders(Some(parent), prefix).boxed());
+        let lists: Vec<BoxFuture<'_, Result<Vec<Path>, LakeError>>> = lists.collect();
         let lists = stream::iter(lists).buffer_unordered(REQUESTS_MAX);
         Ok(lists.try_collect::<Vec<_>>().await?.concat())
     }

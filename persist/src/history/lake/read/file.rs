@@ -72,7 +72,7 @@ pub(super) async fn read(
             DecodeResult::Data(batch) => {
                 records(&batch, &mut events, &mut found)
                     .map_err(|detail| LakeError::damaged(&meta.location, detail))?;
-                if found.len() > 2 * query.limit.min(usize::MAX / 2) {
+                if found.len() > query.limit.saturating_mul(2) {
                     keep_first(&mut found, query.limit);
                 }
             }

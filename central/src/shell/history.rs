@@ -1,0 +1,216 @@
+//! The publisher: takes what the outbox holds to the topic or the lake, and off the outbox once it is there.
+//!
+//! It reads the store by a connection of its own and writes through the shard's one writer, so it never stands before a
+//! caller. It keeps nothing that it could not read again: after any failure it begins anew behind what the outbox has
+//! forgotten, and what the history has already it is told twice, under the same id.
+
+mod batch;
+mod sink;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use carillon_persist::history::{ForgetOutbox, PseudonymRow};
+use carillon_persist::{AnyStore, Store as _};
+use carillon_world::{Millis, ShardId};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use self::batch::Names;
+use self::sink::Sink;
+use super::opening::open_store;
+use super::shared::{Phase, Shared, reached};
+use super::write_handle::WriteHandle;
+use crate::config::{HistoryPlan, StoreConfig};
+use crate::core::problem::Problem;
+use crate::core::write::Write;
+use crate::error::CentralError;
+
+pub(super) use self::sink::{Witness, tail};
+
+/// Bytes of the outbox that are read at a time.
+const READ_BYTES: u64 = 4 * 1024 * 1024;
+/// Between two looks at the outbox while something comes in, so that a busy shard is read in large pieces.
+const LINGER: Duration = Duration::from_millis(50);
+/// However quiet it is, the outbox is looked at this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(15);
+
+/// Why the history has to wait.
+#[derive(Debug, thiserror::Error)]
+enum PublishError {
+    #[error("read the outbox")]
+    Store(#[from] carillon_persist::StoreError),
+    #[error("open the store")]
+    Open(#[from] CentralError),
+    #[error("the writer refused it: {0}")]
+    Refused(String),
+    #[error("write to the lake")]
+    Lake(#[from] carillon_persist::history::lake::LakeError),
+    #[error("write to Kafka")]
+    Kafka(#[from] carillon_persist::history::kafka::KafkaError),
+    #[error("use what the outbox holds")]
+    Record(#[from] carillon_persist::history::RecordError),
+}
+
+impl From<Problem> for PublishError {
+    fn from(problem: Problem) -> PublishError {
+        PublishError::Refused(format!("{}: {}", problem.code, problem.detail))
+    }
+}
+
+pub(crate) struct Publisher {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) writes: WriteHandle,
+    pub(crate) plan: HistoryPlan,
+    pub(crate) store: StoreConfig,
+}
+
+impl Publisher {
+    /// Runs until draining begins; then what is gathered already is written.
+    pub(crate) async fn run(self, mut phase: watch::Receiver<Phase>) {
+        let of = Arc::new(self);
+        let mut pause = BACKOFF_MIN;
+        loop {
+            let ended = publish(of.clone(), &mut phase, &mut pause).await;
+            let Err(error) = ended else { return };
+            of.shared.metrics.history_failures.inc();
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the history cannot be written; its events wait in the store"
+            );
+            tokio::select! {
+                () = reached(&mut phase, Phase::Draining) => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(BACKOFF_MAX);
+        }
+    }
+}
+
+/// Publishes until draining begins, or something fails.
+async fn publish(
+    of: Arc<Publisher>,
+    phase: &mut watch::Receiver<Phase>,
+    pause: &mut Duration,
+) -> Result<(), PublishError> {
+    let store = open_store(&of.store).await?;
+    let sink = Sink::open(of.plan.sink.clone(), of.shared.shard).await?;
+    let mut changed = of.shared.subscribe();
+    let mut under_way = UnderWay::new(of, store, sink);
+    let mut is_draining = false;
+    loop {
+        changed.mark_unchanged();
+        let read = under_way.read().await?;
+        if under_way.is_due() || (is_draining && !read) {
+            under_way.flush().await?;
+            *pause = BACKOFF_MIN;
+        }
+        if is_draining && !read {
+            return Ok(());
+        }
+        if read {
+            continue;
+        }
+        let until = under_way.flush_at().min(Instant::now() + LOOK_AGAIN);
+        tokio::select! {
+            () = reached(phase, Phase::Draining) => {
+                is_draining = true;
+                continue;
+            }
+            changed = changed.changed() => if changed.is_err() { return Ok(()) },
+            () = tokio::time::sleep_until(until) => {}
+        }
+        tokio::time::sleep(LINGER).await;
+    }
+}
+
+/// Events that were read and are not off the outbox.
+struct UnderWay {
+    of: Arc<Publisher>,
+    shard: ShardId,
+    store: AnyStore,
+    sink: Sink,
+    names: Names,
+    /// The last event that was read.
+    read: u64,
+    /// Of the rows that were read since the last flush.
+    bytes: u64,
+    /// When the first of them happened, and was read.
+    oldest: Option<(Millis, Instant)>,
+}
+
+impl UnderWay {
+    fn new(of: Arc<Publisher>, store: AnyStore, sink: Sink) -> UnderWay {
+        UnderWay {
+            shard: of.shared.shard,
+            of,
+            store,
+            sink,
+            names: Names::default(),
+            read: 0,
+            bytes: 0,
+            oldest: None,
+        }
+    }
+
+    /// Takes some of the outbox to the sink. Whether there may be more.
+    async fn read(&mut self) -> Result<bool, PublishError> {
+        let rows = self.store.outbox(self.shard, self.read, READ_BYTES).await?;
+        if rows.is_empty() {
+            return Ok(false);
+        }
+        let mut events = Vec::with_capacity(rows.len());
+        for row in &rows {
+            events.push((row, row.events()?));
+        }
+        self.names.look_up(&mut self.store, &self.of.writes, self.shard, &events).await?;
+        let mut records = Vec::new();
+        for (row, events) in &events {
+            self.names.records(self.shard, row, events, &mut records)?;
+            if let Some(first) = events.first() {
+                self.oldest.get_or_insert((first.at, Instant::now()));
+            }
+            self.read = row.last();
+            self.bytes += row.payload.len() as u64;
+        }
+        self.sink.take(&records).await?;
+        self.of.shared.metrics.history_events.inc_by(records.len() as u64);
+        Ok(true)
+    }
+
+    fn flush_at(&self) -> Instant {
+        let every = self.sink.flush_every(&self.of.plan);
+        self.oldest.map_or_else(|| Instant::now() + LOOK_AGAIN, |(_, read)| read + every)
+    }
+
+    fn is_due(&self) -> bool {
+        self.bytes > 0 && (self.flush_at() <= Instant::now() || self.sink.is_full(&self.of.plan))
+    }
+
+    /// Has the sink keep what it was given, then takes it off the outbox.
+    async fn flush(&mut self) -> Result<(), PublishError> {
+        if self.bytes == 0 {
+            return Ok(());
+        }
+        self.sink.flush(self.read).await?;
+        let (ended, renamed) = self.names.take_ended();
+        let forget = Arc::new(ForgetOutbox { through: self.read, devices: ended });
+        let sent = Write::HistorySent { forget, bytes: self.bytes };
+        // Handed over together, so that they are decided together: a device that came back has its new name from
+        // there on.
+        let sent = self.of.writes.begin(sent).await;
+        let renamed: Arc<[PseudonymRow]> = renamed.into();
+        if !renamed.is_empty() {
+            self.of.writes.write(Write::Pseudonyms(renamed)).await.result?;
+        }
+        sent.answer().await.result?;
+        if let Some((at, _)) = self.oldest.take() {
+            let lag = self.of.shared.clock.now().0.saturating_sub(at.0);
+            self.of.shared.metrics.history_lag.observe(lag as f64 / 1e3);
+        }
+        self.bytes = 0;
+        Ok(())
+    }
+}

@@ -1,0 +1,162 @@
+use std::ops::ControlFlow;
+
+use super::super::{LakeError, Query};
+use super::faults::{Place, Way};
+use super::*;
+
+const RECORDS: u64 = 40;
+
+async fn filled(place: &Arc<Place>) -> Lake {
+    let lake = lake(Way::sound(place, false).store());
+    let mut writer = lake.resume("shard-0").await.unwrap();
+    for n in 1..=RECORDS {
+        writer.push(&record(n));
+        if n.is_multiple_of(25) {
+            writer.commit(n).await.unwrap();
+        }
+    }
+    writer.commit(RECORDS).await.unwrap();
+    lake
+}
+
+async fn found(lake: &Lake, query: &Query) -> Vec<Record> {
+    let mut found = Vec::new();
+    let sink = |record| {
+        found.push(record);
+        ControlFlow::Continue(())
+    };
+    let given = lake.read(query, sink).await.unwrap();
+    assert_eq!(given, found.len());
+    found
+}
+
+fn expected(wanted: impl Fn(&Record) -> bool) -> Vec<Record> {
+    let mut all: Vec<Record> = (1..=RECORDS).map(record).filter(wanted).collect();
+    all.sort_by_key(|record| (record.at, record.id.shard, record.id.order()));
+    all
+}
+
+#[tokio::test]
+async fn all_that_was_written_is_read_back() {
+    let lake = filled(&Arc::new(Place::default())).await;
+    let all = found(&lake, &Query::first(usize::MAX)).await;
+    assert_eq!(all, expected(|_| true));
+    assert_eq!(all.len() as u64, RECORDS);
+}
+
+#[tokio::test]
+async fn a_query_gives_what_it_asks_for_and_nothing_else() {
+    let lake = filled(&Arc::new(Place::default())).await;
+    let all = Query::first(usize::MAX);
+    let device = Some(Pseudonym::new([8; 16]));
+    let query = Query { device, ..all.clone() };
+    assert_eq!(found(&lake, &query).await, expected(|of| of.device == device));
+    assert_eq!(found(&lake, &query).await.len(), 1);
+    let message = Some(MessageId::new(2));
+    let query = Query { message, ..all.clone() };
+    assert_eq!(found(&lake, &query).await, expected(|of| of.message == message));
+    let app = Some(AppId::new(0xa1));
+    let event = Some(EventName::of("push.sent"));
+    for query in [
+        Query { app, ..all.clone() },
+        Query { event: event.clone(), ..all.clone() },
+        Query { app: Some(AppId::new(0xa0)), event: event.clone(), ..all.clone() },
+        Query { app: Some(AppId::new(5)), ..all.clone() },
+    ] {
+        let wanted = |of: &Record| {
+            query.app.is_none_or(|app| of.app == Some(app))
+                && query.event.as_ref().is_none_or(|event| of.event == *event)
+        };
+        assert_eq!(found(&lake, &query).await, expected(wanted), "{query:?}");
+    }
+    // Each border in turn: of an hour, of a record, and beside both.
+    let hour = AT / HOUR * HOUR;
+    for from in [0, AT, AT + 1, AT + 2, hour + HOUR, hour + 2 * HOUR - 1, AT + 2 * HOUR] {
+        for until in [0, AT + 1, AT + HOUR, hour + HOUR, hour + 3 * HOUR, u64::MAX] {
+            let query =
+                Query { from: Some(Millis(from)), until: Some(Millis(until)), ..all.clone() };
+            let wanted = |of: &Record| (from..until).contains(&of.at.0);
+            assert_eq!(found(&lake, &query).await, expected(wanted), "{query:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_first_so_many_are_given_in_order() {
+    let lake = filled(&Arc::new(Place::default())).await;
+    let all = expected(|_| true);
+    for limit in 0..=all.len() + 1 {
+        let given = found(&lake, &Query::first(limit)).await;
+        assert_eq!(given, all[..limit.min(all.len())]);
+    }
+    let mut seen = 0;
+    let sink = |_| {
+        seen += 1;
+        if seen == 7 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    assert_eq!(lake.read(&Query::first(9), sink).await.unwrap(), 7);
+}
+
+#[tokio::test]
+async fn little_is_fetched_for_a_device_that_is_not_there() {
+    let place = Arc::new(Place::default());
+    filled(&place).await;
+    let files = place.inner.list(Some(&"app=00000000000000a0".into()));
+    let files = futures_util::StreamExt::count(files).await;
+    let calls = async |query: &Query| {
+        let way = Way::sound(&place, false);
+        let found = found(&lake(way.store()), query).await.len();
+        (found, way.calls())
+    };
+    let app = Some(AppId::new(0xa0));
+    let device = Some(Pseudonym::new([9; 16]));
+    let (none, whole) = calls(&Query { app, device, ..Query::first(9) }).await;
+    let until = Some(Millis(AT));
+    let (_, of_hour) = calls(&Query { app, until, ..Query::first(9) }).await;
+    assert_eq!(none, 0);
+    assert!(files > 6 && whole >= files, "{files} {whole}");
+    assert!(of_hour < whole / 2, "{of_hour} of {whole}");
+}
+
+#[tokio::test]
+async fn extremes_are_kept() {
+    let place = Arc::new(Place::default());
+    let lake = lake(Way::sound(&place, false).store());
+    let mut writer = lake.resume("shard-65535").await.unwrap();
+    let largest = Record {
+        id: RecordId {
+            shard: ShardId::new(u16::MAX),
+            epoch: Epoch { number: u64::MAX, tag: u64::MAX },
+            seq: u64::MAX,
+        },
+        change: Some(Seq::new(u64::MAX)),
+        at: Millis(u64::MAX),
+        app: Some(AppId::new(u64::MAX)),
+        ..record(4)
+    };
+    assert!(writer.push(&largest));
+    writer.commit(u64::MAX).await.unwrap();
+    let first = Record { at: Millis(0), app: None, ..record(3) };
+    assert!(writer.push(&first));
+    writer.commit(0).await.unwrap();
+    assert_eq!(found(&lake, &Query::first(9)).await, [first, largest]);
+    let writer = lake.resume("shard-65535").await.unwrap();
+    assert_eq!(writer.end(), Some(0));
+    assert_eq!(writer.last(ShardId::new(u16::MAX)).unwrap().1, u64::MAX);
+}
+
+#[tokio::test]
+async fn a_file_that_is_none_of_ours_is_reported() {
+    use object_store::ObjectStoreExt;
+    let place = Arc::new(Place::default());
+    filled(&place).await;
+    let lake = lake(place.inner.clone());
+    let path = "app=none/event=x/day=2025-11-21/hour=10/x.parquet".into();
+    place.inner.put(&path, vec![7; 3000].into()).await.unwrap();
+    let read = lake.read(&Query::first(9), |_| ControlFlow::Continue(())).await;
+    assert!(matches!(read, Err(LakeError::Damaged { path, .. }) if path.contains("x.parquet")));
+    // What lies beside the files is no concern of ours.
+    place.inner.delete(&path).await.unwrap();
+    place.inner.put(&"app=none/_SUCCESS".into(), vec![7].into()).await.unwrap();
+    assert_eq!(found(&lake, &Query::first(9)).await.len(), 9);
+}

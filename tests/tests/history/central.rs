@@ -1,0 +1,222 @@
+//! From a change to the lake: central alone, with its own files, killed at any moment; and what a restore leaves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Duration;
+
+use carillon_persist::history::lake::{Lake, LakeOptions, Query};
+use carillon_persist::history::{OutboxKept, Record};
+use carillon_persist::{AnyStore, Store as _, StoreOptions, StoreUrl};
+use carillon_tests::admin::text;
+use carillon_tests::cluster::{Cluster, Store};
+use carillon_world::ShardId;
+use serde_json::{Value, json};
+
+use super::PATIENCE;
+
+const KILLS: u64 = 6;
+const FLAGS: [&str; 2] = ["--history-flush-every", "300ms"];
+
+async fn lake(cluster: &Cluster) -> Vec<Record> {
+    let url = cluster.data().join("history").display().to_string();
+    let lake = Lake::open(&LakeOptions::new(url.parse().expect("an absolute path"))).expect("open");
+    let mut records = Vec::new();
+    let sink = |record| {
+        records.push(record);
+        ControlFlow::Continue(())
+    };
+    lake.read(&Query::first(10_000_000), sink).await.expect("read the lake");
+    records.sort_by_key(|record| record.id.order());
+    records
+}
+
+fn store_url(cluster: &Cluster) -> StoreUrl {
+    match &cluster.mariadb {
+        Some(server) => server.url("carillon").parse().expect("a URL"),
+        None => StoreUrl::Sqlite(cluster.data().join("carillon.db")),
+    }
+}
+
+async fn outbox(cluster: &Cluster) -> OutboxKept {
+    let options = StoreOptions::default();
+    let mut store = AnyStore::open(&store_url(cluster), &options).await.expect("open the store");
+    store.load_kept(ShardId::FIRST).await.expect("read it").outbox
+}
+
+/// Writes of all kinds until it is told to stop; what central does not answer it does not mind.
+async fn write(cluster: &Cluster, seconds: Duration) {
+    let mut admin = cluster.admin();
+    let name = format!("shop {}", rand::random::<u64>());
+    let app = json!({"name": name, "environment": "sandbox"});
+    let request = admin.request("POST", "/v1/apps", app.to_string());
+    let Ok(answer) = admin.try_send(request).await else { return };
+    let path = format!("/v1/apps/{}", text(&answer.json(), "id"));
+    let until = tokio::time::Instant::now() + seconds;
+    let mut n = 0;
+    while tokio::time::Instant::now() < until {
+        n += 1;
+        let device = format!("{:016x}", 1 + n % 300);
+        let (method, target, body) = match n % 7 {
+            0 => {
+                ("POST", "groups".to_owned(), json!({"name": format!("g{n}"), "set_by": "server"}))
+            }
+            1 | 2 => {
+                let lines: Vec<String> = (0..40)
+                    .map(|k| json!({"id": format!("{:016x}", 1 + (n * 40 + k) % 300)}).to_string())
+                    .collect();
+                let mut request =
+                    admin.request("POST", &format!("{path}/devices:import"), lines.join("\n"));
+                let kind = "application/x-ndjson".parse().expect("a header");
+                request.headers_mut().insert("content-type", kind);
+                if admin.try_send(request).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            3 => ("DELETE", format!("devices/{device}"), Value::Null),
+            _ => ("POST", "messages".to_owned(), json!({"to": "all", "body": {"n": n}})),
+        };
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let request = admin.request(method, &format!("{path}/{target}"), body);
+        if admin.try_send(request).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Every event that the store ever numbered is there once, and every change was told of once.
+fn check(records: &[Record], head: u64) {
+    let numbers: Vec<u64> = records.iter().map(|record| record.id.seq).collect();
+    assert_eq!(numbers, (1..=head).collect::<Vec<_>>(), "each once, in order");
+    let changes: Vec<_> = records.iter().filter_map(|record| record.change).collect();
+    assert!(changes.is_sorted_by(|a, b| a < b), "each change once, in order");
+}
+
+async fn kills(store: Store) {
+    let mut cluster = Cluster::start_with(store, &FLAGS, &[]).await;
+    for kill in 0..KILLS {
+        let writes = write(&cluster, PATIENCE);
+        let kill = tokio::time::sleep(Duration::from_millis(300 + kill * 170));
+        tokio::select! {
+            () = writes => panic!("nothing was killed"),
+            () = kill => {}
+        }
+        cluster.kill_central();
+        cluster.start_central().await;
+    }
+    write(&cluster, Duration::from_millis(500)).await;
+    // What is told then is written before it ends.
+    cluster.stop_central();
+    let kept = outbox(&cluster).await;
+    assert_eq!(kept.bytes, 0, "{kept:?}");
+    let records = lake(&cluster).await;
+    check(&records, kept.head);
+    let mut names: BTreeMap<&str, usize> = BTreeMap::new();
+    for record in &records {
+        *names.entry(record.event.as_str()).or_default() += 1;
+    }
+    println!("history, {store:?}: {} events after {KILLS} kills: {names:?}", records.len());
+    assert!(records.len() > 1_000, "{names:?}");
+    for name in
+        ["shard.opened", "app.changed", "device.created", "device.deleted", "message.created"]
+    {
+        assert!(names.contains_key(name), "{name} in {names:?}");
+    }
+    // A device that was deleted and came back is somebody else.
+    let mut ended = BTreeSet::new();
+    for record in &records {
+        let Some(device) = record.device else { continue };
+        assert!(!ended.contains(&(record.app, device)), "{record:?} after its end");
+        if record.event.as_str() == "device.deleted" {
+            ended.insert((record.app, device));
+        }
+    }
+    assert!(ended.len() > 20);
+    let device_events =
+        records.iter().filter(|record| record.event.as_str().starts_with("device."));
+    assert!(device_events.into_iter().all(|record| record.device.is_some()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_was_committed_is_in_the_lake_once_over_kills_with_sqlite() {
+    kills(Store::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_was_committed_is_in_the_lake_once_over_kills_with_mariadb() {
+    kills(Store::MariaDb).await;
+}
+
+fn copy(from: &Path, to: &Path) {
+    for name in ["carillon.db", "carillon.db-wal", "carillon.db-shm"] {
+        let _ = std::fs::remove_file(to.join(name));
+        if from.join(name).exists() {
+            std::fs::copy(from.join(name), to.join(name)).expect("copy the store");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_restored_is_noticed_and_the_history_says_what_never_was() {
+    let mut cluster = Cluster::start_with(Store::Sqlite, &FLAGS, &[]).await;
+    write(&cluster, Duration::from_millis(400)).await;
+    cluster.stop_central();
+    let backup = tempfile::tempdir().expect("a folder");
+    copy(&cluster.data(), backup.path());
+    let backed_up = outbox(&cluster).await.head;
+    cluster.start_central().await;
+    write(&cluster, Duration::from_millis(400)).await;
+    cluster.stop_central();
+    let before = lake(&cluster).await;
+    check(&before, outbox(&cluster).await.head);
+
+    copy(backup.path(), &cluster.data());
+    let refused = cluster.beside(
+        "restored",
+        "central",
+        &[
+            "--data",
+            &cluster.data().display().to_string(),
+            "--central-listen",
+            "127.0.0.1:0",
+            "--central-stream-listen",
+            "127.0.0.1:0",
+        ],
+    );
+    let mut refused = refused;
+    let ended = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Some(ended) = refused.ended() {
+                return ended;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let ended = ended.await.expect("it does not start");
+    assert!(!ended.success(), "{ended:?}");
+    assert!(refused.log().contains("lost changes"), "{}", refused.log());
+
+    cluster.start_central_with(&[FLAGS[0], FLAGS[1], "--history-accept-restore", "true"]).await;
+    write(&cluster, Duration::from_millis(400)).await;
+    // Said once it need not be said again: the fork is in the lineage.
+    cluster.stop_central();
+    cluster.start_central_with(&FLAGS).await;
+    cluster.stop_central();
+    let after = lake(&cluster).await;
+    assert_eq!(&after[..before.len()], &before[..], "what was written stays");
+    let fork = after[before.len()..]
+        .iter()
+        .find(|record| record.event.as_str() == "shard.opened")
+        .map(|record| serde_json::from_str::<Value>(record.data.get()).expect("JSON"))
+        .expect("the fork is told");
+    assert_eq!(fork["fork"], true, "{fork}");
+    let (epoch, events) = (fork["epoch"].as_u64().unwrap(), fork["events"].as_u64().unwrap());
+    // What a reader does: of epochs before the fork, what has a greater number never was.
+    let is_true = |record: &&Record| record.id.epoch.number >= epoch || record.id.seq <= events;
+    let lost = after.iter().filter(|record| !is_true(record)).count();
+    assert!(events >= backed_up && lost > 50, "{lost} of {}", after.len());
+    let truth: Vec<Record> = after.iter().filter(is_true).cloned().collect();
+    check(&truth, outbox(&cluster).await.head);
+    println!("history, restored: {lost} events never were, {} are true", truth.len());
+}
