@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Child;
 use std::time::Duration;
 
-use carillon_persist::history::lake::{LakeOptions, LakeUrl, S3Options};
+use carillon_persist::history::lake::{Lake, LakeOptions, LakeUrl, S3Options};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -25,7 +25,7 @@ pub struct S3 {
 }
 
 impl S3 {
-    /// Starts one. It makes a bucket when something is put into it.
+    /// Starts one without buckets.
     ///
     /// # Panics
     /// If it is not installed or does not start.
@@ -79,12 +79,19 @@ impl S3 {
         (KEY_ID, SECRET)
     }
 
-    /// A lake in a bucket of that name.
+    /// An empty lake in a bucket of that name, which is there when this returns.
     ///
     /// # Panics
-    /// If it is no name of a bucket.
-    pub fn lake(&self, bucket: &str) -> LakeOptions {
-        let url: LakeUrl = format!("s3://{bucket}/history").parse().expect("a name of a bucket");
+    /// If it is no name of a bucket, or nothing can be put into it.
+    pub async fn lake(&self, bucket: &str) -> LakeOptions {
+        // To list what no bucket has is an error, and the first object makes it.
+        let made = Lake::open(&self.lake_at(bucket, "made")).expect("options that work");
+        made.resume("made").await.expect("a store that takes objects");
+        self.lake_at(bucket, "history")
+    }
+
+    fn lake_at(&self, bucket: &str, prefix: &str) -> LakeOptions {
+        let url: LakeUrl = format!("s3://{bucket}/{prefix}").parse().expect("a name of a bucket");
         let s3 = S3Options {
             endpoint: Some(self.endpoint()),
             region: Some("us-east-1".to_owned()),

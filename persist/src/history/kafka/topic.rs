@@ -131,7 +131,11 @@ fn create(options: &KafkaOptions, runtime: &Handle, deadline: Instant) -> Result
     match results.into_iter().next() {
         Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => Err(said(&code)),
         _ => {
-            tracing::info!(topic = options.topic, partitions = options.partitions, "the topic was created");
+            tracing::info!(
+                topic = options.topic,
+                partitions = options.partitions,
+                "the topic was created"
+            );
             Ok(())
         }
     }
