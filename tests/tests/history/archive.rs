@@ -201,8 +201,7 @@ async fn an_archiver_that_is_killed_at_random_writes_each_record_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lake_in_s3_has_each_record_once_too() {
     let s3 = S3::start();
-    let options = s3.lake("history").await;
-    let trial = Trial::new(|_| options);
+    let trial = Trial::new(|_| s3.lake("history"));
     let producing = trial.produce(3000, Duration::from_secs(4));
     let mut archiver = trial.archiver();
     for _ in 0..4 {

@@ -80,7 +80,9 @@ pub(super) fn consumer(
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("allow.auto.create.topics", "false")
-        .set("auto.offset.reset", "error");
+        .set("auto.offset.reset", "error")
+        // Nothing is written in transactions, and what is the end does not depend on any.
+        .set("isolation.level", "read_uncommitted");
     for (name, value) in more {
         config.set(*name, *value);
     }
@@ -154,12 +156,12 @@ pub(super) async fn tail(
 
 fn read_tail(options: &KafkaOptions, shard: ShardId) -> Result<Option<Tail>, KafkaError> {
     let deadline = Instant::now() + options.wait_max;
-    let consumer = consumer(options, &[])?;
+    let consumer = consumer(options, &[("enable.partition.eof", "true")])?;
     let missing = |what| KafkaError::Topic { topic: options.topic.clone(), what };
     let Some(partitions) = partitions(&consumer, options, deadline).map_err(missing)? else {
         return Ok(None);
     };
-    let mut back = Back { consumer, options, shard, deadline };
+    let mut back = Back { consumer, options, shard, deadline, high: 0 };
     let partition = partition_of(shard, partitions);
     back.tail(partition)
         .map_err(|what| KafkaError::Read { what: format!("partition {partition}: {what}") })
@@ -171,6 +173,8 @@ struct Back<'a> {
     options: &'a KafkaOptions,
     shard: ShardId,
     deadline: Instant,
+    /// What the broker calls the end of the partition.
+    high: i64,
 }
 
 impl Back<'_> {
@@ -180,6 +184,7 @@ impl Back<'_> {
             .consumer
             .fetch_watermarks(&self.options.topic, partition, left)
             .map_err(|error| error.to_string())?;
+        self.high = high;
         let (mut until, mut step) = (high, TAIL_MESSAGES);
         while until > low {
             let from = low.max(until - step);
@@ -192,8 +197,7 @@ impl Back<'_> {
         Ok(None)
     }
 
-    /// The greatest of the shard's records with an offset in `from..until`. Reads up to the last of them, which is there
-    /// as nothing is written in transactions: where a partition ends at the moment, brokers were seen to tell too early.
+    /// The greatest of the shard's records with an offset in `from..until`, or also behind it where the partition ends.
     fn greatest(&self, partition: i32, from: i64, until: i64) -> Result<Option<Tail>, String> {
         let mut place = TopicPartitionList::new();
         place
@@ -201,9 +205,13 @@ impl Back<'_> {
             .and_then(|()| self.consumer.assign(&place))
             .map_err(|error| error.to_string())?;
         let mut greatest: Option<(Tail, (u64, u64))> = None;
+        // Brokers were seen to put the end of a partition at the first message of its last batch.
+        let is_newest = until == self.high;
+        let mut next = from;
         loop {
             let message = match self.consumer.poll(RETRY_AFTER) {
                 Some(Ok(message)) => message,
+                Some(Err(ClientError::PartitionEOF(_))) if next >= until => break,
                 // What comes by itself again is none of ours; the deadline ends the rest.
                 Some(Err(ClientError::MessageConsumptionFatal(code))) => {
                     return Err(code.to_string());
@@ -218,9 +226,10 @@ impl Back<'_> {
                     continue;
                 }
             };
-            if message.offset() >= until {
+            if message.offset() >= until && !is_newest {
                 break;
             }
+            next = message.offset() + 1;
             let of_shard = message.headers().is_none_or(|headers| {
                 message::shard(headers).is_none_or(|shard| shard == self.shard)
             });
@@ -235,7 +244,7 @@ impl Back<'_> {
                     greatest = Some((tail, order));
                 }
             }
-            if message.offset() + 1 >= until {
+            if next >= until && !is_newest {
                 break;
             }
         }
