@@ -116,7 +116,11 @@ async fn publish(
         let until = under_way.flush_at().min(Instant::now() + LOOK_AGAIN);
         tokio::select! {
             () = reached(phase, Phase::Draining) => {
-                is_draining = true;
+                is_draining = *phase.borrow() >= Phase::Draining;
+                if !is_draining {
+                    // Central is gone without draining, and whatever it had with it.
+                    return Ok(());
+                }
                 continue;
             }
             changed = changed.changed() => if changed.is_err() { return Ok(()) },

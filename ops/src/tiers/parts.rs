@@ -144,7 +144,6 @@ pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
                 hours: central.funnel_hours.as_millis() as u64,
                 days: central.funnel_days.as_millis() as u64,
             },
-            history: None,
             batch: BatchLimits {
                 changes_max: central.batch_changes_max,
                 bytes_max: central.stream_window.0 / 4,
