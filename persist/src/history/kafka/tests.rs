@@ -255,10 +255,10 @@ async fn settings_are_judged_before_a_broker_is_asked_and_show_no_secret() {
         assert!(matches!(&error, KafkaError::Setting { name, .. } if name == named), "{text}");
         assert!(!text.contains("s3cret"), "{text}");
     }
-    let tls = Producer::open(&with("security.protocol", "SASL_SSL"), SHARD).await.map(drop);
-    match tls {
-        Err(KafkaError::Setting { what, .. }) => assert!(what.contains("kafka-tls"), "{what}"),
-        other => assert!(cfg!(feature = "kafka-tls"), "{other:?}"),
+    #[cfg(not(feature = "kafka-tls"))]
+    {
+        let tls = Producer::open(&with("security.protocol", "SASL_SSL"), SHARD).await.unwrap_err();
+        assert!(tls.to_string().contains("kafka-tls"), "{tls}");
     }
     let secret = with("sasl.password", "s3cret");
     assert!(!format!("{secret:?}").contains("s3cret"));
