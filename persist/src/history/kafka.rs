@@ -20,6 +20,7 @@ mod reader;
 #[cfg(test)]
 mod tests;
 mod topic;
+#[expect(clippy::disallowed_types, reason = "a thread of its own, which waits with a deadline")]
 mod worker;
 
 pub use error::KafkaError;

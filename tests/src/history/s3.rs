@@ -19,13 +19,14 @@ const SECRET: &str = "carillon-secret";
 #[derive(Debug)]
 pub struct S3 {
     address: SocketAddr,
+    files: SocketAddr,
     server: Child,
     /// Last, so that it outlives the server.
     _folder: TempDir,
 }
 
 impl S3 {
-    /// Starts one. It makes a bucket when something is put into it.
+    /// Starts one without buckets.
     ///
     /// # Panics
     /// If it is not installed or does not start.
@@ -59,14 +60,16 @@ impl S3 {
             .args(["-s3.port.iceberg=0", "-s3.port.lance=0"])
             .args(["-volume.max=100", "-master.volumeSizeLimitMB=64", "-volume.minFreeSpace=0"])
             .current_dir(&data);
-        for part in ["master", "volume", "filer"] {
+        let files = free_address();
+        command.arg(format!("-filer.port={}", files.port()));
+        for part in ["master", "volume"] {
             command.arg(format!("-{part}.port={}", free_port()));
         }
         for part in ["master", "volume", "filer", "s3"] {
             command.arg(format!("-{part}.port.grpc={}", free_port()));
         }
         let server = start(command, || answers(address))?;
-        Some(S3 { address, server, _folder: folder })
+        Some(S3 { address, files, server, _folder: folder })
     }
 
     /// `http://host:port`.
@@ -79,11 +82,15 @@ impl S3 {
         (KEY_ID, SECRET)
     }
 
-    /// A lake in a bucket of that name.
+    /// An empty lake in a bucket of that name, which is there when this returns.
     ///
     /// # Panics
-    /// If it is no name of a bucket.
+    /// If it is no name of a bucket, or it cannot be made.
     pub fn lake(&self, bucket: &str) -> LakeOptions {
+        // A bucket is a folder of the server's files, where no signature is asked for.
+        let path = format!("/buckets/{bucket}/");
+        let status = status(self.files, "POST", &path).expect("a server that runs");
+        assert_eq!(&status, b"201", "make the bucket {bucket}");
         let url: LakeUrl = format!("s3://{bucket}/history").parse().expect("a name of a bucket");
         let s3 = S3Options {
             endpoint: Some(self.endpoint()),
@@ -105,13 +112,15 @@ impl Drop for S3 {
 
 /// It refuses whoever has no key only when all its parts have found each other.
 fn answers(address: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(b"GET / HTTP/1.0\r\nhost: s3\r\n\r\n")?;
-        let mut status = [0; 12];
-        stream.read_exact(&mut status)?;
-        Ok(status.ends_with(b"403"))
-    };
-    ask().unwrap_or(false)
+    status(address, "GET", "/").is_ok_and(|status| &status == b"403")
+}
+
+fn status(address: SocketAddr, method: &str, path: &str) -> std::io::Result<[u8; 3]> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let request = format!("{method} {path} HTTP/1.0\r\nhost: s3\r\ncontent-length: 0\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut line = [0; 12];
+    stream.read_exact(&mut line)?;
+    Ok([line[9], line[10], line[11]])
 }

@@ -25,6 +25,7 @@ pub(super) const OURS: &[&str] = &[
     "enable.partition.eof",
     "group.id",
     "group.instance.id",
+    "isolation.level",
     "auto.offset.reset",
     "allow.auto.create.topics",
     "max.in.flight",

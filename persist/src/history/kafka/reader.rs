@@ -25,6 +25,9 @@ const BATCH_MESSAGES: usize = 1000;
 const BATCH_BYTES: usize = 1 << 20;
 /// Batches that are read ahead.
 const AHEAD_BATCHES: usize = 8;
+/// How far behind its end a partition may be asked for at the start. Brokers were seen to put the end at the first message
+/// of the last batch, which has at most so many; a fetch of what is not there still fails.
+const END_SLACK: u64 = 10_000;
 /// How soon the thread sees that nobody reads any more.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -132,7 +135,7 @@ fn begin(
             Start::Earliest => low,
             Start::At(offset) => offset,
         };
-        if !(low..=high).contains(&wanted) {
+        if !(low..=high.saturating_add(END_SLACK)).contains(&wanted) {
             return Err(KafkaError::OutOfRange { partition, low, high, wanted });
         }
         let offset = Offset::Offset(wanted.try_into().unwrap_or(i64::MAX));

@@ -92,9 +92,10 @@ async fn records_come_out_as_they_went_in_and_a_reader_goes_on_where_it_is_told(
     assert_eq!((read_all, unreadable, end), (sent.clone(), Vec::new(), 2500));
     let (rest, ..) = read(&options, 3, Start::At(2400), is_last(2500)).await;
     assert_eq!(rest, sent[2400..]);
-    let error = Reader::open(&options, &BTreeMap::from([(3, Start::At(2501))])).await.unwrap_err();
+    let error =
+        Reader::open(&options, &BTreeMap::from([(3, Start::At(12_501))])).await.unwrap_err();
     assert!(
-        matches!(error, KafkaError::OutOfRange { low: 0, high: 2500, wanted: 2501, .. }),
+        matches!(error, KafkaError::OutOfRange { low: 0, high: 2500, wanted: 12_501, .. }),
         "{error}"
     );
 }
@@ -255,10 +256,10 @@ async fn settings_are_judged_before_a_broker_is_asked_and_show_no_secret() {
         assert!(matches!(&error, KafkaError::Setting { name, .. } if name == named), "{text}");
         assert!(!text.contains("s3cret"), "{text}");
     }
-    let tls = Producer::open(&with("security.protocol", "SASL_SSL"), SHARD).await.map(drop);
-    match tls {
-        Err(KafkaError::Setting { what, .. }) => assert!(what.contains("kafka-tls"), "{what}"),
-        other => assert!(cfg!(feature = "kafka-tls"), "{other:?}"),
+    #[cfg(not(feature = "kafka-tls"))]
+    {
+        let tls = Producer::open(&with("security.protocol", "SASL_SSL"), SHARD).await.unwrap_err();
+        assert!(tls.to_string().contains("kafka-tls"), "{tls}");
     }
     let secret = with("sasl.password", "s3cret");
     assert!(!format!("{secret:?}").contains("s3cret"));

@@ -80,7 +80,9 @@ pub(super) fn consumer(
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("allow.auto.create.topics", "false")
-        .set("auto.offset.reset", "error");
+        .set("auto.offset.reset", "error")
+        // Nothing is written in transactions, and what is the end does not depend on any.
+        .set("isolation.level", "read_uncommitted");
     for (name, value) in more {
         config.set(*name, *value);
     }
@@ -131,7 +133,11 @@ fn create(options: &KafkaOptions, runtime: &Handle, deadline: Instant) -> Result
     match results.into_iter().next() {
         Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => Err(said(&code)),
         _ => {
-            tracing::info!(topic = options.topic, options.partitions, "the topic was created");
+            tracing::info!(
+                topic = options.topic,
+                partitions = options.partitions,
+                "the topic was created"
+            );
             Ok(())
         }
     }
@@ -155,7 +161,7 @@ fn read_tail(options: &KafkaOptions, shard: ShardId) -> Result<Option<Tail>, Kaf
     let Some(partitions) = partitions(&consumer, options, deadline).map_err(missing)? else {
         return Ok(None);
     };
-    let mut back = Back { consumer, options, shard, deadline };
+    let mut back = Back { consumer, options, shard, deadline, high: 0 };
     let partition = partition_of(shard, partitions);
     back.tail(partition)
         .map_err(|what| KafkaError::Read { what: format!("partition {partition}: {what}") })
@@ -167,6 +173,8 @@ struct Back<'a> {
     options: &'a KafkaOptions,
     shard: ShardId,
     deadline: Instant,
+    /// What the broker calls the end of the partition.
+    high: i64,
 }
 
 impl Back<'_> {
@@ -176,6 +184,7 @@ impl Back<'_> {
             .consumer
             .fetch_watermarks(&self.options.topic, partition, left)
             .map_err(|error| error.to_string())?;
+        self.high = high;
         let (mut until, mut step) = (high, TAIL_MESSAGES);
         while until > low {
             let from = low.max(until - step);
@@ -188,7 +197,7 @@ impl Back<'_> {
         Ok(None)
     }
 
-    /// The greatest of the shard's records with an offset in `from..until`.
+    /// The greatest of the shard's records with an offset in `from..until`, or also behind it where the partition ends.
     fn greatest(&self, partition: i32, from: i64, until: i64) -> Result<Option<Tail>, String> {
         let mut place = TopicPartitionList::new();
         place
@@ -196,10 +205,13 @@ impl Back<'_> {
             .and_then(|()| self.consumer.assign(&place))
             .map_err(|error| error.to_string())?;
         let mut greatest: Option<(Tail, (u64, u64))> = None;
+        // Brokers were seen to put the end of a partition at the first message of its last batch.
+        let is_newest = until == self.high;
+        let mut next = from;
         loop {
             let message = match self.consumer.poll(RETRY_AFTER) {
                 Some(Ok(message)) => message,
-                Some(Err(ClientError::PartitionEOF(_))) => break,
+                Some(Err(ClientError::PartitionEOF(_))) if next >= until => break,
                 // What comes by itself again is none of ours; the deadline ends the rest.
                 Some(Err(ClientError::MessageConsumptionFatal(code))) => {
                     return Err(code.to_string());
@@ -214,9 +226,10 @@ impl Back<'_> {
                     continue;
                 }
             };
-            if message.offset() >= until {
+            if message.offset() >= until && !is_newest {
                 break;
             }
+            next = message.offset() + 1;
             let of_shard = message.headers().is_none_or(|headers| {
                 message::shard(headers).is_none_or(|shard| shard == self.shard)
             });
@@ -231,7 +244,7 @@ impl Back<'_> {
                     greatest = Some((tail, order));
                 }
             }
-            if message.offset() + 1 >= until {
+            if next >= until && !is_newest {
                 break;
             }
         }
