@@ -29,7 +29,7 @@ use super::state::State;
 use super::tally::{Touched, counter_of};
 use super::weight;
 use super::write::{Answer, ReplyId, Write};
-use super::writer::StepKind;
+use super::writer::{StepKind, WriterConfig};
 
 /// Where a batch is cut. Changes that stand or fall together come in one batch, whatever its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,9 +124,8 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn new(
-        limits: BatchLimits,
-        budgets: Budgets,
-        history: (Option<HistoryConfig>, OutboxKept),
+        config: &WriterConfig,
+        outbox: OutboxKept,
         world: World,
         tallies: Tallies,
         keys: Vec<KeyRecord>,
@@ -137,12 +136,12 @@ impl Ledger {
         let mut committed = State::load(world, tallies);
         committed.jobs = Jobs::new(jobs);
         committed.caps = Caps::load(push_times, &committed.world);
-        committed.events = history.1.head;
-        committed.outbox_bytes = history.1.bytes;
+        committed.events = outbox.head;
+        committed.outbox_bytes = outbox.bytes;
         let ahead = committed.clone();
         Ledger {
-            limits,
-            budgets,
+            limits: config.batch,
+            budgets: config.budgets,
             committed,
             ahead,
             batches: VecDeque::new(),
@@ -151,7 +150,7 @@ impl Ledger {
             schedule,
             seen,
             now: Millis::ZERO,
-            history: history.0,
+            history: config.history,
             owed: Touched::default(),
         }
     }

@@ -158,20 +158,11 @@ impl Writer {
         let pushes = (std::mem::take(&mut kept.push_jobs), std::mem::take(&mut kept.push_times));
         let keys = keys.into_iter().map(KeyRecord::from).collect();
         let (seen, since) = LastSeen::open(&kept, config.device_ttl, now);
-        let history = (config.history, kept.outbox);
+        let kept_outbox = kept.outbox;
         let mut writer = Writer {
             upkeep: Upkeep::new(config, now, world.seq(), kept, since),
             clock_tick: config.clock_tick,
-            ledger: Ledger::new(
-                config.batch,
-                config.budgets,
-                history,
-                world,
-                tallies,
-                keys,
-                seen,
-                pushes,
-            ),
+            ledger: Ledger::new(&config, kept_outbox, world, tallies, keys, seen, pushes),
             stage: Stage::Free,
             replies: VecDeque::new(),
             pending: 0,

@@ -13,7 +13,7 @@ use carillon_tests::cluster::{Cluster, Store};
 use carillon_world::ShardId;
 use serde_json::{Value, json};
 
-use super::PATIENCE;
+use super::{PATIENCE, report};
 
 const KILLS: u64 = 6;
 const FLAGS: [&str; 2] = ["--history-flush-every", "300ms"];
@@ -116,7 +116,7 @@ async fn kills(store: Store) {
     for record in &records {
         *names.entry(record.event.as_str()).or_default() += 1;
     }
-    println!("history, {store:?}: {} events after {KILLS} kills: {names:?}", records.len());
+    report(&format!("history, {store:?}: {} events after {KILLS} kills: {names:?}", records.len()));
     assert!(records.len() > 1_000, "{names:?}");
     for name in
         ["shard.opened", "app.changed", "device.created", "device.deleted", "message.created"]
@@ -218,5 +218,5 @@ async fn a_store_that_was_restored_is_noticed_and_the_history_says_what_never_wa
     assert!(events >= backed_up && lost > 50, "{lost} of {}", after.len());
     let truth: Vec<Record> = after.iter().filter(is_true).cloned().collect();
     check(&truth, outbox(&cluster).await.head);
-    println!("history, restored: {lost} events never were, {} are true", truth.len());
+    report(&format!("history, restored: {lost} events never were, {} are true", truth.len()));
 }

@@ -35,3 +35,8 @@ const EPOCH: Epoch = Epoch { number: 1_763_721_575_000, tag: 0xc0ffee };
 fn records(shard: u16, numbers: std::ops::RangeInclusive<u64>) -> Vec<Record> {
     numbers.map(|n| record(shard, n)).collect()
 }
+
+#[expect(clippy::print_stdout, reason = "how much was done")]
+fn report(line: &str) {
+    println!("{line}");
+}

@@ -14,7 +14,7 @@ pub(crate) fn payload(channel: Channel, captured: &Captured) -> Value {
         Channel::WebPush => {
             let mut told = captured.known.clone();
             told["body"] = json!(URL_SAFE_NO_PAD.encode(captured.bytes()));
-            open_aes128gcm(&told).unwrap()
+            open_aes128gcm(&told).expect("the library opens it")
         }
     };
     serde_json::from_slice(&bytes).expect("a push is JSON")
