@@ -14,7 +14,8 @@ pub(crate) async fn check(bench: &mut Bench) {
         let bytes = members.remove("world_bytes").expect("what the world takes");
         assert!(bytes.as_u64().is_some_and(|bytes| (1_000..1 << 20).contains(&bytes)), "{bytes}");
         let well = json!({"ready": true, "store_up": true, "durability": "safe", "clock_jumped": false,
-                          "head": head, "links": 1, "world_bytes_max": 8_u64 << 30, "world_nearly_full": false});
+                          "head": head, "links": 1, "world_bytes_max": 8_u64 << 30, "world_nearly_full": false,
+                          "outbox_half_full": false});
         assert_eq!(health, well);
     }
     bench.message(&app, json!({"to": "all", "body": 1})).await;

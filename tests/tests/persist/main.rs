@@ -5,6 +5,7 @@
 mod crash;
 mod files;
 mod model;
+mod outbox;
 mod purge;
 mod settings;
 mod suite;

@@ -1,0 +1,77 @@
+//! What the store does with the events of batches, and with the names of devices in the history.
+
+use carillon_persist::history::{ForgetOutbox, OutboxKept, OutboxRow, Pseudonym, PseudonymRow};
+use carillon_persist::{Store as _, StoreBatch};
+use carillon_world::{AppId, DeviceId, ShardId};
+
+use crate::suite::{DATABASE, claim, options, side_rows};
+use crate::{Bench, open};
+
+pub(crate) async fn run(bench: &impl Bench, shard: ShardId) {
+    let mut store = open(bench, DATABASE, &options()).await.unwrap();
+    let opening = store.begin_epoch(shard, claim(1)).await.unwrap();
+    assert_eq!(opening.events, 0);
+    let kept = store.load_kept(shard).await.unwrap().outbox;
+    assert_eq!(kept, OutboxKept::default());
+
+    let row = |first: u64, events: u32, bytes: usize| OutboxRow {
+        epoch: opening.epoch,
+        first,
+        events,
+        payload: vec![u8::try_from(first % 251).unwrap(); bytes].into(),
+    };
+    let rows = [row(1, 3, 100), row(4, 1, 2_000), row(5, 1_000, 70), row(1_005, 2, 5_000)];
+    let name = |n: u64, byte: u8| PseudonymRow {
+        app: AppId::new(u64::MAX),
+        device: DeviceId::new(n),
+        pseudonym: Pseudonym::new([byte; 16]),
+    };
+    let head = opening.head;
+    for (n, row) in (0_u8..).zip(&rows) {
+        let mut batch: StoreBatch = side_rows(shard, opening.epoch, head);
+        batch.history.outbox = Some(row.clone());
+        // The first name stays.
+        batch.history.pseudonyms = vec![name(1, n), name(u64::MAX - u64::from(n), n)];
+        store.commit(&batch).await.unwrap();
+    }
+    let kept = store.load_kept(shard).await.unwrap().outbox;
+    assert_eq!(kept, OutboxKept { head: 1_006, bytes: 7_170 });
+    assert_eq!(store.outbox(shard, 0, u64::MAX).await.unwrap(), rows);
+    assert_eq!(store.outbox(shard, 4, u64::MAX).await.unwrap(), rows[2..]);
+    // At least one, and about as much as was asked for.
+    assert_eq!(store.outbox(shard, 0, 1).await.unwrap(), rows[..1]);
+    assert_eq!(store.outbox(shard, 0, 2_170).await.unwrap(), rows[..3]);
+    assert!(store.outbox(shard, 1_006, u64::MAX).await.unwrap().is_empty());
+    assert!(store.outbox(ShardId::FIRST, 0, u64::MAX).await.unwrap().is_empty(), "of a shard");
+
+    let asked = [1, 2, u64::MAX, u64::MAX - 3].map(|n| (AppId::new(u64::MAX), DeviceId::new(n)));
+    let mut found = store.pseudonyms(shard, &asked).await.unwrap();
+    found.sort_by_key(|row| row.device);
+    assert_eq!(found, [name(1, 0), name(u64::MAX - 3, 3), name(u64::MAX, 0)]);
+
+    // What is with the history goes; a device that came back in the same batch has its new name.
+    let mut batch = side_rows(shard, opening.epoch, head);
+    let devices = vec![asked[0], asked[2]];
+    batch.history.forget = Some(ForgetOutbox { through: 1_004, devices });
+    batch.history.pseudonyms = vec![name(1, 9)];
+    // A repeat of it, as after an outcome that was not known, changes nothing.
+    for _ in 0..2 {
+        store.commit(&batch).await.unwrap();
+        assert_eq!(store.outbox(shard, 0, u64::MAX).await.unwrap(), rows[3..]);
+        let mut found = store.pseudonyms(shard, &asked).await.unwrap();
+        found.sort_by_key(|row| row.device);
+        assert_eq!(found, [name(1, 9), name(u64::MAX - 3, 3)]);
+    }
+    let kept = store.load_kept(shard).await.unwrap().outbox;
+    assert_eq!(kept, OutboxKept { head: 1_006, bytes: 5_000 });
+
+    // The count of events outlives them, and another owner is told.
+    let mut batch = side_rows(shard, opening.epoch, head);
+    batch.history.forget = Some(ForgetOutbox { through: 1_006, devices: Vec::new() });
+    store.commit(&batch).await.unwrap();
+    let again = store.begin_epoch(shard, claim(2)).await.unwrap();
+    assert_eq!(again.events, 1_006);
+    let shown = format!("SELECT device, pseudonym FROM pseudonyms_view WHERE shard = {shard}");
+    let shown = bench.sql(DATABASE, &shown);
+    assert!(shown.contains(&format!("0000000000000001\t{}", "09".repeat(16))), "{shown}");
+}
