@@ -102,15 +102,17 @@ async fn publish(
     let mut is_draining = false;
     loop {
         changed.mark_unchanged();
-        let read = under_way.read().await?;
-        if under_way.is_due() || (is_draining && !read) {
+        let bytes = under_way.read().await?;
+        let is_over = is_draining && bytes == 0;
+        if under_way.is_due() || is_over {
             under_way.flush().await?;
             *pause = BACKOFF_MIN;
         }
-        if is_draining && !read {
+        if is_over {
             return Ok(());
         }
-        if read {
+        // A busy shard is read in large pieces, a quiet one when something happens.
+        if bytes >= READ_BYTES / 2 || is_draining {
             continue;
         }
         let until = under_way.flush_at().min(Instant::now() + LOOK_AGAIN);
@@ -159,29 +161,30 @@ impl UnderWay {
         }
     }
 
-    /// Takes some of the outbox to the sink. Whether there may be more.
-    async fn read(&mut self) -> Result<bool, PublishError> {
+    /// Takes some of the outbox to the sink: so many bytes of payloads.
+    async fn read(&mut self) -> Result<u64, PublishError> {
         let rows = self.store.outbox(self.shard, self.read, READ_BYTES).await?;
         if rows.is_empty() {
-            return Ok(false);
+            return Ok(0);
         }
         let mut events = Vec::with_capacity(rows.len());
         for row in &rows {
             events.push((row, row.events()?));
         }
         self.names.look_up(&mut self.store, &self.of.writes, self.shard, &events).await?;
-        let mut records = Vec::new();
+        let (mut records, mut bytes) = (Vec::new(), 0);
         for (row, events) in &events {
             self.names.records(self.shard, row, events, &mut records)?;
             if let Some(first) = events.first() {
                 self.oldest.get_or_insert((first.at, Instant::now()));
             }
             self.read = row.last();
-            self.bytes += row.payload.len() as u64;
+            bytes += row.payload.len() as u64;
         }
+        self.bytes += bytes;
         self.sink.take(&records).await?;
         self.of.shared.metrics.history_events.inc_by(records.len() as u64);
-        Ok(true)
+        Ok(bytes)
     }
 
     fn flush_at(&self) -> Instant {
