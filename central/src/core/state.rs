@@ -30,6 +30,8 @@ pub(crate) struct State {
     pub(crate) caps: Caps,
     /// The number of the last event of the history.
     pub(crate) events: u64,
+    /// The newest epoch that the history was told of, by its number.
+    pub(crate) opened: u64,
     /// Bytes of those that wait in the store.
     pub(crate) outbox_bytes: u64,
 }
@@ -60,6 +62,7 @@ impl State {
             jobs: Jobs::default(),
             caps: Caps::default(),
             events: 0,
+            opened: 0,
             outbox_bytes: 0,
         }
     }

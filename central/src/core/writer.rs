@@ -171,14 +171,28 @@ impl Writer {
             keys_at: now.plus(KEYS_EVERY),
         };
         writer.ledger.now = now;
+        let lines = writer.ledger.world().lineage().entries();
+        // Owners before this one told of theirs.
+        let before = lines.len().checked_sub(2).map_or(0, |at| lines[at].epoch.number);
+        writer.ledger.committed.opened = before;
+        writer.ledger.ahead.opened = before;
         writer.tell_opened();
         writer
     }
 
+    /// Tells of every epoch that the history was not told of. Its batch may be refused like any other; then it is told
+    /// again with what comes next, so that a store that is down is not asked for this alone.
     fn tell_opened(&mut self) {
-        let line = self.ledger.world().lineage().newest();
-        let event = Event::opened(&line, self.ledger.ahead.events);
-        self.ledger.tell(&event);
+        let told = self.ledger.ahead.opened;
+        if self.ledger.world().lineage().newest().epoch.number == told {
+            return;
+        }
+        let lineage = self.ledger.world().lineage().clone();
+        for line in lineage.entries().iter().filter(|line| line.epoch.number > told) {
+            let event = Event::opened(line, self.ledger.ahead.events);
+            self.ledger.tell(&event);
+            self.ledger.ahead.opened = line.epoch.number;
+        }
     }
 
     /// The world that is durable.
@@ -380,6 +394,7 @@ impl Writer {
             return;
         }
         self.ledger.now = now;
+        self.tell_opened();
         if let Err(error) = self.ledger.tick(now, TICK_CHANGES_MAX) {
             self.mend(now, &error);
         }
@@ -412,6 +427,7 @@ impl Writer {
 
     fn decide(&mut self, now: Millis, write: Write, id: ReplyId) {
         self.ledger.now = now;
+        self.tell_opened();
         let result = match decide(&mut self.ledger, now, &write) {
             Ok(reply) => Ok(reply),
             Err(Fault::Refused(problem)) => Err(problem),
