@@ -116,7 +116,7 @@ impl Central {
         let phase = watch::Sender::new(Phase::Running);
         let shared = Arc::new(Shared::new(&config, &opened));
         let opener = Arc::new(Opener {
-            providers: Providers::new(config.providers.clone())?,
+            providers: Providers::new(config.providers.clone(), config.store.clone())?,
             keys: config.credential_keys.clone(),
         });
         let (writes, task) =

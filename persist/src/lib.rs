@@ -13,6 +13,7 @@ mod json;
 mod migrate;
 mod mysql;
 mod names;
+mod provider_tokens;
 mod push;
 mod read;
 mod sqlite;
@@ -26,6 +27,7 @@ pub use durability::UnsafeSetting;
 pub use epoch::{Holding, Verdict, judge_claim};
 pub use error::{CommitError, StoreError};
 pub use mysql::MysqlStore;
+pub use provider_tokens::ProviderTokenId;
 pub use push::{JobState, PushJobRow, PushTimesRow, Retry, RunKind};
 pub use sqlite::SqliteStore;
 pub use store::{

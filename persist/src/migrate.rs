@@ -14,7 +14,7 @@ pub(crate) struct Migration {
     pub(crate) sql: &'static str,
 }
 
-pub(crate) static SQLITE: [Migration; 8] = [
+pub(crate) static SQLITE: [Migration; 9] = [
     Migration {
         version: 1,
         name: "tables",
@@ -51,9 +51,14 @@ pub(crate) static SQLITE: [Migration; 8] = [
         name: "history",
         sql: include_str!("../migrations/sqlite/0008_history.sql"),
     },
+    Migration {
+        version: 9,
+        name: "provider_tokens",
+        sql: include_str!("../migrations/sqlite/0009_provider_tokens.sql"),
+    },
 ];
 
-pub(crate) static MYSQL: [Migration; 8] = [
+pub(crate) static MYSQL: [Migration; 9] = [
     Migration {
         version: 1,
         name: "tables",
@@ -89,6 +94,11 @@ pub(crate) static MYSQL: [Migration; 8] = [
         version: 8,
         name: "history",
         sql: include_str!("../migrations/mysql/0008_history.sql"),
+    },
+    Migration {
+        version: 9,
+        name: "provider_tokens",
+        sql: include_str!("../migrations/mysql/0009_provider_tokens.sql"),
     },
 ];
 

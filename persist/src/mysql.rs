@@ -9,6 +9,7 @@ mod load;
 mod script;
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use carillon_world::{AppId, DeviceId, Epoch, Millis, Row, Seq, ShardId};
 use mysql_async::prelude::Queryable;
@@ -18,6 +19,7 @@ use crate::encode::plan;
 use crate::epoch::{Holding, Verdict, judge_claim};
 use crate::history::{OutboxRow, PseudonymRow, stored};
 use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
+use crate::provider_tokens::{self, ProviderTokenId};
 use crate::push;
 use crate::read::{
     self, Columns, SELECT_ERASURES, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE,
@@ -387,6 +389,23 @@ impl Store for MysqlStore {
         }
         self.link = Some(link);
         Ok(found)
+    }
+
+    async fn provider_token(
+        &mut self,
+        id: &ProviderTokenId,
+        now: Millis,
+        lasts: Duration,
+    ) -> Result<Millis, StoreError> {
+        let attempted = "ask for a provider's token";
+        let mut link = self.take().await?;
+        let (now, lasts) = (now.0, provider_tokens::millis(lasts));
+        let claim = (id, now, now, lasts, now, lasts, now);
+        link.all(attempted, provider_tokens::CLAIM_MYSQL, claim).await?;
+        link.all(attempted, provider_tokens::FORGET, (provider_tokens::forgotten(now),)).await?;
+        let row = link.first(attempted, provider_tokens::SELECT, (id,)).await?;
+        self.link = Some(link);
+        provider_tokens::issued(row.map(|mut row| row.int(0)))
     }
 
     async fn clock(&mut self) -> Result<Millis, StoreError> {

@@ -28,6 +28,7 @@ use crate::epoch::{Holding, Verdict, judge_claim};
 use crate::history::{OutboxRow, PseudonymRow, stored};
 use crate::json::Damage;
 use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
+use crate::provider_tokens::{self, ProviderTokenId};
 use crate::push;
 use crate::read::{
     self, Columns, SELECT_ERASURES, SELECT_IDEMPOTENCY, SELECT_LEASE, SELECT_LINEAGE,
@@ -229,6 +230,16 @@ impl Store for SqliteStore {
     ) -> Result<Vec<PseudonymRow>, StoreError> {
         let devices = devices.to_vec();
         self.call(move |worker| worker.pseudonyms(shard, devices)).await
+    }
+
+    async fn provider_token(
+        &mut self,
+        id: &ProviderTokenId,
+        now: Millis,
+        lasts: Duration,
+    ) -> Result<Millis, StoreError> {
+        let id = *id;
+        self.call(move |worker| worker.provider_token(&id, now, lasts)).await
     }
 
     async fn clock(&mut self) -> Result<Millis, StoreError> {
@@ -489,6 +500,26 @@ impl Worker {
             }
         }
         Ok(found)
+    }
+
+    fn provider_token(
+        &mut self,
+        id: &ProviderTokenId,
+        now: Millis,
+        lasts: Duration,
+    ) -> Result<Millis, StoreError> {
+        let down = down("ask for a provider's token");
+        let transaction = begin(self.connection()?).map_err(down)?;
+        let (now, lasts) = (now.0, provider_tokens::millis(lasts));
+        let claim = params![id, signed(now), signed(lasts)];
+        transaction.execute(provider_tokens::CLAIM_SQLITE, claim).map_err(down)?;
+        let forgotten = signed(provider_tokens::forgotten(now));
+        transaction.execute(provider_tokens::FORGET, [forgotten]).map_err(down)?;
+        let issued = transaction
+            .query_row(provider_tokens::SELECT, [id], |row| Ok(Fields(row).int(0)))
+            .map_err(down)?;
+        transaction.commit().map_err(down)?;
+        provider_tokens::issued(Some(issued))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use carillon_world::{
@@ -10,6 +11,7 @@ use carillon_world::{
 };
 
 use crate::history::{BatchHistory, OutboxRow, PseudonymRow};
+use crate::provider_tokens::ProviderTokenId;
 use crate::{
     BatchUpkeep, CommitError, Committed, Kept, MysqlStore, PushJobRow, PushTimesRow, SqliteStore,
     StoreError, StoreOptions, StoreUrl, Tallies, Tally, UnsafeSetting,
@@ -182,6 +184,15 @@ pub trait Store: Send {
         devices: &[(AppId, DeviceId)],
     ) -> impl Future<Output = Result<Vec<PseudonymRow>, StoreError>> + Send;
 
+    /// When the token was made that a provider is shown: `now`, if there is none yet or it is `lasts` old. Whoever asks
+    /// for the same `id`, of any shard, is told the same.
+    fn provider_token(
+        &mut self,
+        id: &ProviderTokenId,
+        now: Millis,
+        lasts: Duration,
+    ) -> impl Future<Output = Result<Millis, StoreError>> + Send;
+
     /// The store's clock, which counts.
     fn clock(&mut self) -> impl Future<Output = Result<Millis, StoreError>> + Send;
 
@@ -306,6 +317,18 @@ impl Store for AnyStore {
         match self {
             AnyStore::Sqlite(store) => store.pseudonyms(shard, devices).await,
             AnyStore::Mysql(store) => store.pseudonyms(shard, devices).await,
+        }
+    }
+
+    async fn provider_token(
+        &mut self,
+        id: &ProviderTokenId,
+        now: Millis,
+        lasts: Duration,
+    ) -> Result<Millis, StoreError> {
+        match self {
+            AnyStore::Sqlite(store) => store.provider_token(id, now, lasts).await,
+            AnyStore::Mysql(store) => store.provider_token(id, now, lasts).await,
         }
     }
 

@@ -219,8 +219,10 @@ pub(crate) static PSEUDONYMS: Table = Table {
     ..Table::of("pseudonyms", 3, &["shard", "app", "device", "pseudonym"])
 };
 
+pub(crate) static PROVIDER_TOKENS: Table = Table::of("provider_tokens", 1, &["id", "issued_at"]);
+
 /// Every table that a store must have.
-pub(crate) static ALL: [&Table; 27] = [
+pub(crate) static ALL: [&Table; 28] = [
     &LEASE,
     &LINEAGE,
     &APPS,
@@ -248,6 +250,7 @@ pub(crate) static ALL: [&Table; 27] = [
     &OUTBOX,
     &EVENT_HEADS,
     &PSEUDONYMS,
+    &PROVIDER_TOKENS,
 ];
 
 /// Where what was said at some time is kept, and the id that it was said under.

@@ -107,7 +107,7 @@ use self::apns::ProviderTokens;
 use self::pool::Reply;
 use super::outbound::{Dialer, Resolve, SystemResolver};
 use super::tls;
-use crate::config::ProviderConfig;
+use crate::config::{ProviderConfig, StoreConfig};
 use crate::core::channel::credential::Credential;
 use crate::core::channel::{Notice, NoticeError, Outcome};
 use crate::core::outbound::{HttpsUrl, Rules};
@@ -139,7 +139,8 @@ pub trait Channel: Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Outcome> + Send;
 }
 
-/// What all apps' channels share: roots of trust, the resolver, and the teams' provider tokens. One a process.
+/// What all apps' channels share: roots of trust, the resolver, and the teams' provider tokens, of which the store knows
+/// when they were made. One a process.
 #[derive(Debug)]
 pub struct Providers {
     config: ProviderConfig,
@@ -154,8 +155,8 @@ pub struct Providers {
 impl Providers {
     /// # Errors
     /// If the file of certificates cannot be read or used.
-    pub fn new(config: ProviderConfig) -> Result<Providers, CentralError> {
-        Providers::with_resolver(config, Arc::new(SystemResolver))
+    pub fn new(config: ProviderConfig, store: StoreConfig) -> Result<Providers, CentralError> {
+        Providers::with_resolver(config, store, Arc::new(SystemResolver))
     }
 
     /// With names that resolve as `resolver` says.
@@ -164,13 +165,14 @@ impl Providers {
     /// If the file of certificates cannot be read or used.
     pub fn with_resolver(
         config: ProviderConfig,
+        store: StoreConfig,
         resolver: Arc<dyn Resolve>,
     ) -> Result<Providers, CentralError> {
         let roots = tls::roots(config.ca_file.as_deref())?;
         let tls_h2 = tls::client(roots.clone(), &[b"h2"]);
         let tls_any = tls::client(roots, &[b"h2", b"http/1.1"]);
         let trusted = Dialer::trusted(resolver.clone(), tls_h2, config.connect_timeout);
-        let apns_tokens = ProviderTokens::default();
+        let apns_tokens = ProviderTokens::new(store)?;
         Ok(Providers { config, resolver, trusted, tls_any, apns_tokens })
     }
 

@@ -9,8 +9,8 @@ use carillon_central::config::{RootSecret, Token};
 use carillon_central::{Central, Config, Identity};
 use carillon_persist::history::{OutboxRow, PseudonymRow};
 use carillon_persist::{
-    AnyStore, CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, Store, StoreBatch,
-    StoreError, StoreOptions, StoreUrl, Tally, UnsafeSetting,
+    AnyStore, CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, ProviderTokenId,
+    Store, StoreBatch, StoreError, StoreOptions, StoreUrl, Tally, UnsafeSetting,
 };
 use carillon_world::{AppId, DeviceId, Millis, Row, ShardId};
 use http::{HeaderMap, Method, StatusCode};
@@ -137,6 +137,15 @@ impl Store for FaultyStore {
         devices: &[(AppId, DeviceId)],
     ) -> Result<Vec<PseudonymRow>, StoreError> {
         self.inner.pseudonyms(shard, devices).await
+    }
+
+    async fn provider_token(
+        &mut self,
+        id: &ProviderTokenId,
+        now: Millis,
+        lasts: Duration,
+    ) -> Result<Millis, StoreError> {
+        self.inner.provider_token(id, now, lasts).await
     }
 
     async fn clock(&mut self) -> Result<Millis, StoreError> {

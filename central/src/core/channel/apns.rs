@@ -21,9 +21,8 @@ pub const PAYLOAD_BYTES_MAX: usize = 4096;
 pub const TOKEN_CHARS_MAX: usize = 200;
 
 /// How long a provider token is used: APNs refuses one that is older than 60 minutes, and whoever changes it more often than
-/// every 20.
-const PERIOD: u64 = 45 * MINUTE;
-const MINUTE: u64 = 60 * 1000;
+/// every 20, so nobody may make one without knowing of the last.
+pub const PROVIDER_TOKEN_LASTS: Duration = Duration::from_secs(45 * 60);
 
 /// A request but for its token: what `prepare` makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,15 +81,10 @@ pub fn is_token(token: &str) -> bool {
         && token.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// When the period began that `now` lies in. All tokens of a period are the same text, so that neither a restart nor
-/// another central of the same team counts as a change to APNs.
-pub const fn period(now: Millis) -> Millis {
-    Millis(now.0 - now.0 % PERIOD)
-}
-
-/// The provider token of a team's key: the text after `bearer`.
-pub fn provider_token(key: &EcKey, team_id: &str, key_id: &str, period: Millis) -> String {
-    key.same_jwt(key_id, &json!({ "iss": team_id, "iat": period.0 / 1000 }))
+/// The provider token of a team's key: the text after `bearer`. It is the same for the same time, so that neither a
+/// restart nor another central of the team counts as a change to APNs.
+pub fn provider_token(key: &EcKey, team_id: &str, key_id: &str, issued_at: Millis) -> String {
+    key.same_jwt(key_id, &json!({ "iss": team_id, "iat": issued_at.0 / 1000 }))
 }
 
 /// What an answer means.
@@ -214,40 +208,26 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_token_is_one_text_for_45_minutes_whoever_makes_it() {
+    fn a_provider_token_is_one_text_whoever_makes_it_and_signed_by_the_key() {
         let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
         let key = || EcKey::from_pem(&pem).unwrap();
-        let token = |now| provider_token(&key(), "TEAM", "KEY", period(now));
-        let began = period(Millis(1_700_000_000_000));
-        let mut times = vec![];
-        let mut last = None;
-        // Eight workers, each as if just started, ask every minute for three hours.
-        for minute in 0..180 {
-            for _worker in 0..8 {
-                let text = token(began.plus(minute * MINUTE));
-                if last.as_ref() != Some(&text) {
-                    times.push(minute);
-                    last = Some(text);
-                }
-            }
-        }
-        assert_eq!(times, [0, 45, 90, 135]);
+        let issued_at = Millis(1_700_000_000_000);
+        let ours = provider_token(&key(), "TEAM", "KEY", issued_at);
+        assert_eq!(ours, provider_token(&key(), "TEAM", "KEY", issued_at));
+        assert_ne!(ours, provider_token(&key(), "TEAM", "KEY", issued_at.plus(1000)));
         let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
-        let other = provider_token(&EcKey::from_pem(&other).unwrap(), "TEAM", "KEY", began);
-        assert_ne!(token(began), other);
-        // It is signed by the key that the provider knows.
-        let (signed, signature) = other.rsplit_once('.').unwrap();
-        let (_, ours) =
-            token(began).rsplit_once('.').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
-        let verifies = |signature: &str| {
+        let other = provider_token(&EcKey::from_pem(&other).unwrap(), "TEAM", "KEY", issued_at);
+        assert_ne!(ours, other);
+        let verifies = |token: &str| {
             use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
             use base64::Engine as _;
+            let (signed, signature) = token.rsplit_once('.').unwrap();
             let signature =
                 base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(signature).unwrap();
             let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key().public().to_vec());
             public.verify(signed.as_bytes(), &signature).is_ok()
         };
-        assert!(verifies(&ours) && !verifies(signature));
+        assert!(verifies(&ours) && !verifies(&other));
     }
 
     #[test]

@@ -1,21 +1,21 @@
 //! APNs over HTTP/2.
 
-use std::collections::HashMap;
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod provider_token;
 
-use arc_swap::ArcSwapOption;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use bytes::Bytes;
 use carillon_world::{Environment, Millis};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Request, Version};
 
+use self::provider_token::ProviderToken;
 use super::pool::{Pool, PoolLimits, Reply};
 use super::{Channel, Providers, retry_after};
 use crate::core::channel::apns::{self, Verdict};
 use crate::core::channel::credential::ApnsCredential;
-use crate::core::channel::sign::EcKey;
 use crate::core::channel::{Notice, NoticeError, Outcome, Reason, Scope};
 
 const TOPIC: HeaderName = HeaderName::from_static("apns-topic");
@@ -23,10 +23,6 @@ const PUSH_TYPE: HeaderName = HeaderName::from_static("apns-push-type");
 const PRIORITY: HeaderName = HeaderName::from_static("apns-priority");
 const EXPIRATION: HeaderName = HeaderName::from_static("apns-expiration");
 const COLLAPSE_ID: HeaderName = HeaderName::from_static("apns-collapse-id");
-
-/// Keys that are remembered although nothing uses them at present, so that an app whose credential is deleted and set
-/// again does not get a token too soon.
-const IDLE_TOKENS_MAX: usize = 1024;
 
 /// An app's pushes to Apple's devices.
 pub struct Apns {
@@ -89,6 +85,8 @@ impl Apns {
     }
 }
 
+pub(super) use self::provider_token::ProviderTokens;
+
 type SendResult = Result<Reply, Outcome>;
 
 fn bad_token() -> Outcome {
@@ -118,108 +116,27 @@ impl Channel for Apns {
         if !apns::is_token(token) {
             return bad_token();
         }
-        let mut bearer = self.token.current(now);
+        let unknown = || Outcome::Later {
+            after: None,
+            scope: Scope::Channel,
+            reason: Reason("provider_token_unavailable"),
+        };
+        let Some(mut bearer) = self.token.current(now).await else { return unknown() };
         let mut renewed = false;
         loop {
-            let reply = match self.post(&bearer.header, token, prepared).await {
+            let reply = match self.post(bearer.header(), token, prepared).await {
                 Ok(reply) => reply,
                 Err(outcome) => return outcome,
             };
             let after = retry_after(now, &reply);
             match apns::classify(reply.status, after, &reply.body) {
                 Verdict::Outcome(outcome) => return outcome,
-                Verdict::Stale => match self.token.after_stale(now, &bearer) {
+                Verdict::Stale => match self.token.after_stale(now, &bearer).await {
                     Some(other) if !renewed => (bearer, renewed) = (other, true),
                     _ => return Outcome::Refused { reason: Reason("expired_provider_token") },
                 },
             }
         }
-    }
-}
-
-/// The provider tokens of all teams' keys: each is made here and nowhere else, for all apps, connections and both
-/// hosts, because APNs counts a team's tokens, not a connection's.
-#[derive(Debug, Default)]
-pub(super) struct ProviderTokens(Mutex<HashMap<TokenId, Arc<Slot>>>);
-
-/// The public key is part of it: naming somebody else's team and key gives nobody its token.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct TokenId {
-    team_id: Arc<str>,
-    key_id: Arc<str>,
-    public: Box<[u8]>,
-}
-
-#[derive(Debug, Default)]
-struct Slot {
-    token: ArcSwapOption<Made>,
-    /// Held while a token is made, which takes some 100 µs.
-    making: Mutex<()>,
-}
-
-struct Made {
-    header: HeaderValue,
-    period: Millis,
-}
-
-impl fmt::Debug for Made {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Made").field("period", &self.period).finish_non_exhaustive()
-    }
-}
-
-/// One app's way to its team's token.
-struct ProviderToken {
-    slot: Arc<Slot>,
-    key: EcKey,
-    team_id: Arc<str>,
-    key_id: Arc<str>,
-}
-
-impl ProviderTokens {
-    fn of(&self, credential: ApnsCredential) -> ProviderToken {
-        let ApnsCredential { team_id, key_id, key, topic: _ } = credential;
-        let id = TokenId {
-            team_id: team_id.clone(),
-            key_id: key_id.clone(),
-            public: key.public().into(),
-        };
-        let mut slots = lock(&self.0);
-        if slots.len() > IDLE_TOKENS_MAX {
-            slots.retain(|_, slot| Arc::strong_count(slot) > 1);
-        }
-        let slot = slots.entry(id).or_default().clone();
-        ProviderToken { slot, key, team_id, key_id }
-    }
-}
-
-impl ProviderToken {
-    fn current(&self, now: Millis) -> Arc<Made> {
-        let period = apns::period(now);
-        let is_current = |made: &Arc<Made>| made.period == period;
-        if let Some(made) = &*self.slot.token.load()
-            && is_current(made)
-        {
-            return made.clone();
-        }
-        let _making = lock(&self.slot.making);
-        if let Some(made) = self.slot.token.load_full()
-            && is_current(&made)
-        {
-            return made;
-        }
-        let text = apns::provider_token(&self.key, &self.team_id, &self.key_id, period);
-        let mut header = super::header(&format!("bearer {text}"));
-        header.set_sensitive(true);
-        let made = Arc::new(Made { header, period });
-        self.slot.token.store(Some(made.clone()));
-        made
-    }
-
-    /// What to send with after APNs called `used` stale; `None` if there is no other.
-    fn after_stale(&self, now: Millis, used: &Arc<Made>) -> Option<Arc<Made>> {
-        let made = self.current(now);
-        (!Arc::ptr_eq(&made, used)).then_some(made)
     }
 }
 

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use carillon_central::channel::{AnyChannel, Channel as _, Providers, open};
 use carillon_central::core::channel::{Outcome, Reason, Scope};
-use carillon_world::{Environment, Millis};
+use carillon_world::Environment;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use serde_json::Value;
@@ -20,7 +20,7 @@ async fn accepting(streams_max: u32) -> Provider {
 }
 
 fn apns(provider: &Provider) -> AnyChannel {
-    let providers = Providers::new(provider.config()).unwrap();
+    let providers = Providers::new(provider.config(), provider.store()).unwrap();
     open(apns_credential(&pem()), Environment::Production, &providers)
 }
 
@@ -70,7 +70,7 @@ async fn a_request_has_what_apple_asks_for() {
     );
     assert_eq!(
         (json(1)["iss"].as_str(), json(1)["iat"].as_u64()),
-        (Some("TEAM123456"), Some(apns_period(NOW).0 / 1000))
+        (Some("TEAM123456"), Some(NOW.0 / 1000))
     );
     assert_eq!(wake.headers["apns-push-type"], "background");
     assert_eq!(wake.headers["apns-priority"], "5");
@@ -116,7 +116,7 @@ async fn more_connections_are_opened_when_they_are_needed_and_no_more_than_allow
     .await;
     let mut config = provider.config();
     (config.connections_max, config.streams_max) = (3, 10);
-    let providers = Providers::new(config).unwrap();
+    let providers = Providers::new(config, provider.store()).unwrap();
     let channel = open(apns_credential(&pem()), Environment::Production, &providers);
     assert_eq!(channel.in_flight_max(), 30);
     let prepared = channel.prepare(&wake()).unwrap();
@@ -207,14 +207,14 @@ async fn a_provider_that_is_down_is_tried_once_for_all_that_wait() {
     config.apns_production =
         format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port()).parse().unwrap();
     drop(listener);
-    let providers = Providers::new(config).unwrap();
+    let providers = Providers::new(config, provider.store()).unwrap();
     let channel = open(apns_credential(&pem()), Environment::Production, &providers);
     let outcomes = send_all(&channel, 1000).await;
     assert!(outcomes.iter().all(|o| *o == later(Scope::Channel, "unreachable")), "{outcomes:?}");
     // And a certificate that nobody trusts is no provider.
     let mut config = provider.config();
     config.ca_file = None;
-    let providers = Providers::new(config).unwrap();
+    let providers = Providers::new(config, provider.store()).unwrap();
     let channel = open(apns_credential(&pem()), Environment::Production, &providers);
     let outcomes = send_all(&channel, 1000).await;
     assert!(outcomes.iter().all(|o| *o == later(Scope::Channel, "tls")), "{outcomes:?}");
@@ -226,7 +226,7 @@ async fn a_provider_that_is_silent_is_given_up_in_bounded_time() {
     let provider = Provider::start(100, |_| Box::pin(std::future::pending())).await;
     let mut config = provider.config();
     config.request_timeout = Duration::from_millis(300);
-    let providers = Providers::new(config).unwrap();
+    let providers = Providers::new(config, provider.store()).unwrap();
     let channel = open(apns_credential(&pem()), Environment::Production, &providers);
     assert_eq!(send_all(&channel, 1).await, [later(Scope::Channel, "timeout")]);
 }
@@ -244,7 +244,7 @@ async fn all_apps_of_a_team_and_all_restarts_share_a_provider_token_for_45_minut
         })
     })
     .await;
-    let providers = Providers::new(provider.config()).unwrap();
+    let providers = Providers::new(provider.config(), provider.store()).unwrap();
     let (ours, other) = (pem(), pem());
     let one = open(apns_credential(&ours), Environment::Production, &providers);
     let two = open(apns_credential(&ours), Environment::Sandbox, &providers);
@@ -265,27 +265,59 @@ async fn all_apps_of_a_team_and_all_restarts_share_a_provider_token_for_45_minut
     assert_eq!(first[0], first[1]);
     assert_ne!(first[0], first[2], "another key's token");
 
-    // Another made within the period would be the same text.
-    let began = apns_period(NOW);
-    assert_eq!(one.send(began.plus(44 * MINUTE), "dead", &prepared).await, refused);
+    // Another would be the same text.
+    assert_eq!(one.send(NOW.plus(44 * MINUTE), "dead", &prepared).await, refused);
     assert_eq!(bearers(&provider), [first[0].clone()]);
-    // Somebody who starts within it says the same.
-    let restarted = Providers::new(provider.config()).unwrap();
+    // Somebody who starts meanwhile says the same, though it knows nothing but the store.
+    let restarted = Providers::new(provider.config(), provider.store()).unwrap();
     let again = open(apns_credential(&ours), Environment::Production, &restarted);
-    assert_eq!(again.send(began.plus(44 * MINUTE), "00", &prepared).await, Outcome::Accepted);
+    assert_eq!(again.send(NOW.plus(44 * MINUTE), "00", &prepared).await, Outcome::Accepted);
     assert_eq!(bearers(&provider), [first[0].clone()]);
-    // After 45 minutes it is another, and all have it.
-    assert_eq!(two.send(began.plus(45 * MINUTE), "00", &prepared).await, Outcome::Accepted);
-    assert_eq!(one.send(began.plus(46 * MINUTE), "00", &prepared).await, Outcome::Accepted);
-    assert_eq!(again.send(began.plus(89 * MINUTE), "00", &prepared).await, Outcome::Accepted);
+    // After 45 minutes it is another, and all have it for as long.
+    assert_eq!(two.send(NOW.plus(45 * MINUTE), "00", &prepared).await, Outcome::Accepted);
+    assert_eq!(one.send(NOW.plus(46 * MINUTE), "00", &prepared).await, Outcome::Accepted);
+    assert_eq!(again.send(NOW.plus(89 * MINUTE), "00", &prepared).await, Outcome::Accepted);
+    let restarted = Providers::new(provider.config(), provider.store()).unwrap();
+    let again = open(apns_credential(&ours), Environment::Production, &restarted);
+    assert_eq!(again.send(NOW.plus(89 * MINUTE), "00", &prepared).await, Outcome::Accepted);
     let second = bearers(&provider);
     assert_ne!(second[0], first[0]);
-    assert_eq!(second, vec![second[0].clone(); 3]);
+    assert_eq!(second, vec![second[0].clone(); 4]);
 }
 
-/// When the period of a provider token began.
-fn apns_period(now: Millis) -> Millis {
-    Millis(now.0 - now.0 % (45 * MINUTE))
+/// Whatever the hour at which they start, and however often they start again.
+#[tokio::test]
+async fn a_provider_token_is_changed_every_45_minutes_whoever_starts_when() {
+    let provider = accepting(100).await;
+    let ours = pem();
+    let (mut changes, mut last) = (Vec::new(), None);
+    for minute in (0..200).step_by(4) {
+        // As after a kill: all it knows is in the store.
+        let providers = Providers::new(provider.config(), provider.store()).unwrap();
+        let one = open(apns_credential(&ours), Environment::Production, &providers);
+        let prepared = one.prepare(&wake()).unwrap();
+        let now = NOW.plus((minute + 43) * MINUTE);
+        assert_eq!(one.send(now, "00", &prepared).await, Outcome::Accepted);
+        let seen = provider.seen.lock().unwrap().pop().unwrap().headers["authorization"].clone();
+        if last.as_ref() != Some(&seen) {
+            changes.push(minute);
+            last = Some(seen);
+        }
+    }
+    assert_eq!(changes, [0, 48, 96, 144, 192]);
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_say_which_provider_token_is_in_use_lets_pushes_wait() {
+    let provider = accepting(100).await;
+    let mut store = provider.store();
+    store.url = "sqlite:///no/such/folder/carillon.db".parse().unwrap();
+    let providers = Providers::new(provider.config(), store).unwrap();
+    let channel = open(apns_credential(&pem()), Environment::Production, &providers);
+    let outcomes = send_all(&channel, 20).await;
+    let unknown = later(Scope::Channel, "provider_token_unavailable");
+    assert!(outcomes.iter().all(|outcome| *outcome == unknown), "{outcomes:?}");
+    assert_eq!(provider.connections(), 0);
 }
 
 #[tokio::test]

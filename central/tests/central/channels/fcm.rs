@@ -15,7 +15,7 @@ use super::provider::{Answer, Provider};
 use super::{NOW, credential, rsa_pem, wake};
 
 fn fcm(provider: &Provider) -> AnyChannel {
-    let providers = Providers::new(provider.config()).unwrap();
+    let providers = Providers::new(provider.config(), provider.store()).unwrap();
     let json = json!({
         "type": "service_account", "project_id": "demo-1", "private_key": rsa_pem(),
         "client_email": "push@demo-1.example", "token_uri": "https://127.0.0.1:1/steal"

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use carillon_central::channel::{Channel as _, Providers, open};
-use carillon_central::config::ProviderConfig;
+use carillon_central::config::{ProviderConfig, StoreConfig};
 use carillon_central::core::channel::Outcome;
 use carillon_central::outbound::DialError;
 use carillon_world::{Environment, PushChannel};
@@ -129,7 +129,8 @@ async fn no_endpoint_of_the_table_makes_a_connection() {
         connect_timeout: LIMIT,
         ..ProviderConfig::default()
     };
-    let providers = Providers::with_resolver(config, Arc::new(names())).unwrap();
+    let providers =
+        Providers::with_resolver(config, StoreConfig::default(), Arc::new(names())).unwrap();
     let json = json!({
         "subject": "mailto:ops@example.com",
         "private_key": "yfWPiYE-n46HLnH0KqZOF1fJJU3MYrct3AELtAQ-oRw"
@@ -178,7 +179,8 @@ async fn a_name_that_answers_differently_the_second_time_gains_nothing() {
         ..ProviderConfig::default()
     };
     let names = Arc::new(Names::default().with("push.example", &[&["127.0.0.2"], &["127.0.0.1"]]));
-    let providers = Providers::with_resolver(config, names.clone()).unwrap();
+    let providers =
+        Providers::with_resolver(config, StoreConfig::default(), names.clone()).unwrap();
     let dialer = providers.guarded();
     let url = format!("https://push.example:{port}/").parse().unwrap();
     // Nobody listens on 127.0.0.2: had it been resolved again for the connection, the provider would have answered.
@@ -198,7 +200,8 @@ async fn what_is_legal_passes() {
         .with("push.example", &[&["127.0.0.1"]])
         .with("other.example", &[&["::ffff:127.0.0.1", "127.0.0.1"]])
         .with("localhost", &[&["127.0.0.1"]]);
-    let providers = Providers::with_resolver(config, Arc::new(names)).unwrap();
+    let providers =
+        Providers::with_resolver(config, StoreConfig::default(), Arc::new(names)).unwrap();
     let dialer = providers.guarded();
     for legal in [
         "https://push.example:{}/",

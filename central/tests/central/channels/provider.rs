@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use carillon_central::config::ProviderConfig;
+use carillon_central::config::{ProviderConfig, StoreConfig};
+use carillon_persist::StoreUrl;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Response};
 use rustls::ServerConfig;
@@ -44,6 +45,7 @@ pub(super) struct Provider {
     /// Most streams that one connection had at a time.
     pub(super) streams_peak: Arc<AtomicUsize>,
     pub(super) ca: tempfile::NamedTempFile,
+    folder: tempfile::TempDir,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -99,10 +101,17 @@ impl Provider {
                 }
             })
         };
-        Provider { address, seen, connections, streams_peak, ca, task }
+        let folder = tempfile::tempdir().unwrap();
+        Provider { address, seen, connections, streams_peak, ca, folder, task }
     }
 
     /// Configuration with every provider at this one.
+    /// Where the times of provider tokens are kept, for as long as this stands.
+    pub(super) fn store(&self) -> StoreConfig {
+        let url = StoreUrl::Sqlite(self.folder.path().join("carillon.db"));
+        StoreConfig { url, ..StoreConfig::default() }
+    }
+
     pub(super) fn config(&self) -> ProviderConfig {
         let url = |path: &str| {
             format!("https://localhost:{}{path}", self.address.port()).parse().unwrap()

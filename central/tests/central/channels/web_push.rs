@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use carillon_central::channel::{AnyChannel, Channel as _, Providers, open};
-use carillon_central::config::ProviderConfig;
+use carillon_central::config::{ProviderConfig, StoreConfig};
 use carillon_central::core::channel::{Outcome, Reason, Scope};
 use carillon_world::{Environment, PushChannel};
 use futures_util::StreamExt as _;
@@ -27,7 +27,8 @@ fn token(endpoint: &str) -> String {
 }
 
 fn web_push(config: ProviderConfig, names: Names) -> AnyChannel {
-    let providers = Providers::with_resolver(config, Arc::new(names)).unwrap();
+    let providers =
+        Providers::with_resolver(config, StoreConfig::default(), Arc::new(names)).unwrap();
     let json = json!({ "subject": "mailto:ops@example.com", "private_key": PRIVATE });
     open(credential(PushChannel::WebPush, &json), Environment::Production, &providers)
 }
