@@ -80,7 +80,7 @@ pub struct ShardTail {
     pub epoch: Epoch,
     /// The event's number in its shard.
     pub seq: u64,
-    /// The greatest change that any of the shard's records tells of.
+    /// The greatest change that any of the shard's records of this epoch tells of.
     pub change: Option<Seq>,
 }
 

@@ -122,6 +122,10 @@ async fn the_tail_is_the_greatest_record_of_its_shard() {
     assert_eq!(beside.tail().await.unwrap(), tail(7, 30_001, 30_001));
     producer.send(&[record(SHARD, 1001, 10)]).await.unwrap();
     assert_eq!(producer.tail().await.unwrap(), tail(1001, 10, 10));
+    // The first of another epoch tells of no change, and what the one before told of says nothing of this one.
+    producer.send(&[record(SHARD, 1002, 12)]).await.unwrap();
+    let epoch = Epoch { number: 1002, tag: 0xc0ffee };
+    assert_eq!(producer.tail().await.unwrap(), Some(Tail { epoch, n: 12, seq: None }));
 }
 
 #[tokio::test(flavor = "multi_thread")]

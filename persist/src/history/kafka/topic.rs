@@ -33,7 +33,7 @@ pub struct Tail {
     pub epoch: Epoch,
     /// The record's number in its shard.
     pub n: u64,
-    /// The change that it tells of, or else the last one before it that was read.
+    /// The change that it tells of, or else the last one before it in its epoch that was read.
     pub seq: Option<Seq>,
 }
 
@@ -239,7 +239,10 @@ impl Back<'_> {
             if let Some(record) = record {
                 let order = record.id.order();
                 if greatest.is_none_or(|(_, known)| order > known) {
-                    let seq = record.change.or(greatest.and_then(|(tail, _)| tail.seq));
+                    // Of this epoch: a fork counts on from less than what it cuts off.
+                    let last = greatest.map(|(tail, _)| tail);
+                    let last = last.filter(|tail| tail.epoch == record.id.epoch);
+                    let seq = record.change.or(last.and_then(|tail| tail.seq));
                     let tail = Tail { epoch: record.id.epoch, n: record.id.seq, seq };
                     greatest = Some((tail, order));
                 }

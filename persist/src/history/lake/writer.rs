@@ -89,7 +89,9 @@ impl LakeWriter {
         if tail.is_some_and(|tail| record.id.order() <= tail.order()) {
             return false;
         }
-        let change = record.change.max(tail.and_then(|tail| tail.change));
+        // Of this epoch: a fork counts on from less than what it cuts off.
+        let last = tail.filter(|tail| tail.epoch == record.id.epoch).and_then(|tail| tail.change);
+        let change = record.change.max(last);
         let tail = ShardTail { epoch: record.id.epoch, seq: record.id.seq, change };
         self.tails.insert(record.id.shard, tail);
         self.buffer.push(record);
