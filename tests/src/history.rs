@@ -5,6 +5,8 @@
 mod archiver;
 mod broker;
 mod duckdb;
+mod errors;
+mod moves;
 mod s3;
 
 use std::net::{SocketAddr, TcpStream};
@@ -15,6 +17,8 @@ use std::time::{Duration, Instant};
 pub use archiver::Archiver;
 pub use broker::Broker;
 pub use duckdb::duckdb;
+pub use errors::{BrokerError, BrokerErrors};
+pub use moves::Moves;
 pub use s3::S3;
 
 use crate::process::{end, spawn_from_lasting_thread};

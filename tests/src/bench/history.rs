@@ -1,75 +1,25 @@
-//! How fast a shard's history goes to a broker that acknowledges it, and comes back.
+//! What happened, on its way: to the broker, into files, and what it costs who tells it.
 
-use std::collections::BTreeMap;
-use std::time::Instant;
+mod central;
+mod lake;
+mod topic;
 
-use carillon_persist::history::kafka::{KafkaOptions, Producer, Reader, Start};
 use carillon_persist::history::{EventName, Pseudonym, Record, RecordId};
 use carillon_world::{AppId, Epoch, MessageId, Millis, Seq, ShardId};
 use serde_json::value::RawValue;
 
-use super::{BenchError, Figure, Goal, Spread, print};
-use crate::history::Broker;
-
-const RECORDS: u64 = 500_000;
-const ROUNDS: u64 = 5;
-/// Records of one call, as a publisher takes them off the outbox.
-const CALL_RECORDS: usize = 10_000;
+use super::BenchError;
 
 /// # Errors
 /// If not every record comes back.
 pub(super) async fn run() -> Result<(), BenchError> {
-    let failed = |error: &dyn std::fmt::Display| BenchError(error.to_string());
-    let broker = Broker::start();
-    let options = KafkaOptions::new(broker.brokers(), broker.topic());
-    let mut producer =
-        Producer::open(&options, ShardId::FIRST).await.map_err(|error| failed(&error))?;
-    // Makes the topic.
-    producer.send(&records(1..=1)).await.map_err(|error| failed(&error))?;
-    let mut bytes = Vec::new();
-    record(RECORDS).write_json(&mut bytes);
-    let mut sent = Vec::new();
-    for round in 0..ROUNDS {
-        let from = 2 + round * RECORDS;
-        let records = records(from..=from + RECORDS - 1);
-        let begun_at = Instant::now();
-        for records in records.chunks(CALL_RECORDS) {
-            producer.send(records).await.map_err(|error| failed(&error))?;
-        }
-        sent.push(RECORDS as f64 / begun_at.elapsed().as_secs_f64());
-    }
-    let last = 1 + ROUNDS * RECORDS;
-    let begun_at = Instant::now();
-    let starts = BTreeMap::from([(0, Start::Earliest)]);
-    let mut reader = Reader::open(&options, &starts).await.map_err(|error| failed(&error))?;
-    let mut next = 1;
-    while next <= last {
-        let batch = reader.next().await.map_err(|error| failed(&error))?;
-        for record in batch.records {
-            if record.id.seq != next {
-                return Err(BenchError(format!("{:?} came instead of {next}", record.id)));
-            }
-            next += 1;
-        }
-    }
-    let read = last as f64 / begun_at.elapsed().as_secs_f64();
-    let against = format!("records of {} bytes to tansu, in calls of {CALL_RECORDS}", bytes.len());
-    let spread = Spread::of(&sent);
-    print(&Figure {
-        figure: format!("acknowledged, {spread}"),
-        value: spread.median,
-        unit: "records/s",
-        against: against.clone(),
-        goal: Goal::AtLeast(100_000.0),
-    });
-    print(&Figure {
-        figure: "read back and parsed".to_owned(),
-        value: read,
-        unit: "records/s",
-        against,
-        goal: Goal::AtLeast(100_000.0),
-    });
-    Ok(())
+    topic::run().await?;
+    lake::run().await?;
+    central::run().await
+}
+
+fn failed(error: impl std::fmt::Display) -> BenchError {
+    BenchError(error.to_string())
 }
 
 fn records(numbers: std::ops::RangeInclusive<u64>) -> Vec<Record> {

@@ -124,6 +124,7 @@ impl<'a> Pipe<'a> {
         let chunk = Chunk { connection: self.connection, direction: self.direction, bytes };
         let (after, end) = match self.shared.fate(&chunk) {
             Fate::Pass => return self.take_whole(at, bytes),
+            Fate::Instead(other) => return self.take_whole(at, &other),
             Fate::Swallow { after } => (after, None),
             Fate::Cut { after, end } => (after, Some(end)),
         };

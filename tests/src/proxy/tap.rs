@@ -1,5 +1,7 @@
 //! Raw bytes on their way: who looks at them, and what becomes of them.
 
+use bytes::Bytes;
+
 use super::End;
 
 /// Decides what becomes of bytes as they are read, on all connections, before faults and scripts see them.
@@ -23,9 +25,11 @@ pub struct Chunk<'a> {
 }
 
 /// What becomes of a chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
     Pass,
+    /// These pass in its place, which may be none: its bytes may come with those of a later one.
+    Instead(Bytes),
     /// So many of its bytes pass, and nothing that follows in this direction of the connection.
     Swallow {
         after: usize,

@@ -324,7 +324,7 @@ async fn a_tap_sees_each_directions_bytes_and_decides() {
             let line = (chunk.connection, chunk.direction, chunk.bytes.to_vec());
             record.lock().expect("no panic").push(line);
             match chunk.bytes {
-                b"cut" if chunk.direction == Direction::Down => fate,
+                b"cut" if chunk.direction == Direction::Down => fate.clone(),
                 _ => Fate::Pass,
             }
         });

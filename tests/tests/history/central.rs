@@ -1,8 +1,7 @@
-//! From a change to the lake: central alone, with its own files, killed at any moment; and what a restore leaves.
+//! From a change to the lake: central alone, with its own files, killed at any moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::time::Duration;
 
 use carillon_persist::history::lake::{Lake, LakeOptions, Query};
@@ -16,9 +15,9 @@ use serde_json::{Value, json};
 use super::{PATIENCE, report};
 
 const KILLS: u64 = 6;
-const FLAGS: [&str; 2] = ["--history-flush-every", "300ms"];
+pub(super) const FLAGS: [&str; 2] = ["--history-flush-every", "300ms"];
 
-async fn lake(cluster: &Cluster) -> Vec<Record> {
+pub(super) async fn lake(cluster: &Cluster) -> Vec<Record> {
     let url = cluster.data().join("history").display().to_string();
     let lake = Lake::open(&LakeOptions::new(url.parse().expect("an absolute path"))).expect("open");
     let mut records = Vec::new();
@@ -31,21 +30,21 @@ async fn lake(cluster: &Cluster) -> Vec<Record> {
     records
 }
 
-fn store_url(cluster: &Cluster) -> StoreUrl {
+pub(super) fn store_url(cluster: &Cluster) -> StoreUrl {
     match &cluster.mariadb {
         Some(server) => server.url("carillon").parse().expect("a URL"),
         None => StoreUrl::Sqlite(cluster.data().join("carillon.db")),
     }
 }
 
-async fn outbox(cluster: &Cluster) -> OutboxKept {
+pub(super) async fn outbox(cluster: &Cluster) -> OutboxKept {
     let options = StoreOptions::default();
     let mut store = AnyStore::open(&store_url(cluster), &options).await.expect("open the store");
     store.load_kept(ShardId::FIRST).await.expect("read it").outbox
 }
 
 /// Writes of all kinds until it is told to stop; what central does not answer it does not mind.
-async fn write(cluster: &Cluster, seconds: Duration) {
+pub(super) async fn write(cluster: &Cluster, seconds: Duration) {
     let mut admin = cluster.admin();
     let name = format!("shop {}", rand::random::<u64>());
     let app = json!({"name": name, "environment": "sandbox"});
@@ -86,7 +85,7 @@ async fn write(cluster: &Cluster, seconds: Duration) {
 }
 
 /// Every event that the store ever numbered is there once, and every change was told of once.
-fn check(records: &[Record], head: u64) {
+pub(super) fn check(records: &[Record], head: u64) {
     let numbers: Vec<u64> = records.iter().map(|record| record.id.seq).collect();
     assert_eq!(numbers, (1..=head).collect::<Vec<_>>(), "each once, in order");
     let changes: Vec<_> = records.iter().filter_map(|record| record.change).collect();
@@ -146,77 +145,4 @@ async fn all_that_was_committed_is_in_the_lake_once_over_kills_with_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_that_was_committed_is_in_the_lake_once_over_kills_with_mariadb() {
     kills(Store::MariaDb).await;
-}
-
-fn copy(from: &Path, to: &Path) {
-    for name in ["carillon.db", "carillon.db-wal", "carillon.db-shm"] {
-        let _ = std::fs::remove_file(to.join(name));
-        if from.join(name).exists() {
-            std::fs::copy(from.join(name), to.join(name)).expect("copy the store");
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_was_restored_is_noticed_and_the_history_says_what_never_was() {
-    let mut cluster = Cluster::start_with(Store::Sqlite, &FLAGS, &[]).await;
-    write(&cluster, Duration::from_millis(400)).await;
-    cluster.stop_central();
-    let backup = tempfile::tempdir().expect("a folder");
-    copy(&cluster.data(), backup.path());
-    let backed_up = outbox(&cluster).await.head;
-    cluster.start_central().await;
-    write(&cluster, Duration::from_millis(400)).await;
-    cluster.stop_central();
-    let before = lake(&cluster).await;
-    check(&before, outbox(&cluster).await.head);
-
-    copy(backup.path(), &cluster.data());
-    let refused = cluster.beside(
-        "restored",
-        "central",
-        &[
-            "--data",
-            &cluster.data().display().to_string(),
-            "--central-listen",
-            "127.0.0.1:0",
-            "--central-stream-listen",
-            "127.0.0.1:0",
-        ],
-    );
-    let mut refused = refused;
-    let ended = tokio::time::timeout(PATIENCE, async {
-        loop {
-            if let Some(ended) = refused.ended() {
-                return ended;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    let ended = ended.await.expect("it does not start");
-    assert!(!ended.success(), "{ended:?}");
-    assert!(refused.log().contains("lost changes"), "{}", refused.log());
-
-    cluster.start_central_with(&[FLAGS[0], FLAGS[1], "--history-accept-restore", "true"]).await;
-    write(&cluster, Duration::from_millis(400)).await;
-    // Said once it need not be said again: the fork is in the lineage.
-    cluster.stop_central();
-    cluster.start_central_with(&FLAGS).await;
-    cluster.stop_central();
-    let after = lake(&cluster).await;
-    assert_eq!(&after[..before.len()], &before[..], "what was written stays");
-    let fork = after[before.len()..]
-        .iter()
-        .find(|record| record.event.as_str() == "shard.opened")
-        .map(|record| serde_json::from_str::<Value>(record.data.get()).expect("JSON"))
-        .expect("the fork is told");
-    assert_eq!(fork["fork"], true, "{fork}");
-    let (epoch, events) = (fork["epoch"].as_u64().unwrap(), fork["events"].as_u64().unwrap());
-    // What a reader does: of epochs before the fork, what has a greater number never was.
-    let is_true = |record: &&Record| record.id.epoch.number >= epoch || record.id.seq <= events;
-    let lost = after.iter().filter(|record| !is_true(record)).count();
-    assert!(events >= backed_up && lost > 50, "{lost} of {}", after.len());
-    let truth: Vec<Record> = after.iter().filter(is_true).cloned().collect();
-    check(&truth, outbox(&cluster).await.head);
-    report(&format!("history, restored: {lost} events never were, {} are true", truth.len()));
 }

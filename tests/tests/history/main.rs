@@ -2,6 +2,7 @@
 
 mod archive;
 mod central;
+mod restored;
 mod topic;
 
 use std::time::Duration;

@@ -1,0 +1,155 @@
+//! A store that was restored from a backup while its history went on: it is noticed, and the history says what never was.
+
+use std::path::Path;
+use std::time::Duration;
+
+use carillon_persist::history::Record;
+use carillon_persist::history::lake::{Lake, LakeOptions};
+use carillon_tests::cluster::{Cluster, Store};
+use carillon_tests::history::{Archiver, Broker};
+use carillon_world::ShardId;
+use serde_json::Value;
+
+use super::central::{FLAGS, check, lake, outbox, write};
+use super::{PATIENCE, report};
+
+/// What is written is more than any backup has.
+const WRITES: Duration = Duration::from_millis(400);
+
+/// How the history goes to the lake, which is in central's folder either way.
+enum Way {
+    Files,
+    Topic { broker: Broker, archiver: Option<Archiver> },
+}
+
+impl Way {
+    fn flags(&self) -> Vec<String> {
+        let flags = match self {
+            Way::Files => FLAGS.map(str::to_owned).to_vec(),
+            Way::Topic { broker, .. } => ["--history-to", "kafka", "--history-kafka-brokers"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain([broker.brokers().to_owned()])
+                .chain(["--history-kafka-topic".to_owned(), TOPIC.to_owned()])
+                .collect(),
+        };
+        flags
+    }
+
+    /// The lake, once it has everything up to the event `head`.
+    async fn lake(&mut self, cluster: &Cluster, head: u64) -> Vec<Record> {
+        let Way::Topic { broker, archiver } = self else { return lake(cluster).await };
+        let place = cluster.data().join("history").display().to_string();
+        let flags = [
+            ("history-kafka-brokers", broker.brokers().to_owned()),
+            ("history-kafka-topic", TOPIC.to_owned()),
+            ("history-lake", place.clone()),
+            ("archive-flush-interval", "200ms".to_owned()),
+        ];
+        archiver.get_or_insert_with(|| Archiver::start(&cluster.data(), &flags, &[]));
+        let there = Lake::open(&LakeOptions::new(place.parse().expect("a path"))).expect("a lake");
+        let has_all = async {
+            loop {
+                let tail = there.tail(&format!("{TOPIC}-0"), ShardId::FIRST).await;
+                if tail.is_ok_and(|tail| tail.is_some_and(|tail| tail.seq == head)) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, has_all).await.expect("all arrive");
+        // Its last files may be on their way to where they are read.
+        let ended = archiver.take().map(|mut archiver| (archiver.terminate(), archiver.log()));
+        assert!(ended.as_ref().is_some_and(|(status, _)| status.success()), "{ended:?}");
+        lake(cluster).await
+    }
+}
+
+const TOPIC: &str = "carillon.restored";
+
+fn copy(from: &Path, to: &Path) {
+    for name in ["carillon.db", "carillon.db-wal", "carillon.db-shm"] {
+        let _ = std::fs::remove_file(to.join(name));
+        if from.join(name).exists() {
+            std::fs::copy(from.join(name), to.join(name)).expect("copy the store");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lake_knows_better_than_a_store_that_was_restored() {
+    restored("files", Way::Files).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_topic_knows_better_than_a_store_that_was_restored() {
+    restored("topic", Way::Topic { broker: Broker::start(), archiver: None }).await;
+}
+
+async fn restored(name: &str, mut way: Way) {
+    let flags = way.flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let mut cluster = Cluster::start_with(Store::Sqlite, &flags, &[]).await;
+    write(&cluster, WRITES).await;
+    cluster.stop_central();
+    let backup = tempfile::tempdir().expect("a folder");
+    copy(&cluster.data(), backup.path());
+    let backed_up = outbox(&cluster).await.head;
+    cluster.start_central().await;
+    write(&cluster, WRITES).await;
+    cluster.stop_central();
+    let head = outbox(&cluster).await.head;
+    let before = way.lake(&cluster, head).await;
+    check(&before, head);
+
+    copy(backup.path(), &cluster.data());
+    let data = cluster.data().display().to_string();
+    let mut beside = vec!["--data", &data, "--central-listen", "127.0.0.1:0"];
+    beside.extend(["--central-stream-listen", "127.0.0.1:0"]);
+    beside.extend(&flags);
+    let mut refused = cluster.beside("restored", "central", &beside);
+    let ended = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Some(ended) = refused.ended() {
+                return ended;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let ended = ended.await.expect("it does not start");
+    assert!(!ended.success(), "{ended:?}");
+    assert!(refused.log().contains("lost changes"), "{}", refused.log());
+
+    cluster.start_central_with(&["--history-accept-restore", "true"]).await;
+    cluster.stop_central();
+    // Said once it need not be said again: the fork is in the lineage, though nothing was changed in it yet.
+    cluster.start_central_with(&["--history-accept-restore", "false"]).await;
+    write(&cluster, WRITES / 4).await;
+    cluster.stop_central();
+    // Nor as long as the fork has fewer changes than what it cut off.
+    cluster.start_central().await;
+    write(&cluster, WRITES).await;
+    cluster.stop_central();
+    cluster.start_central().await;
+    cluster.stop_central();
+    let head = outbox(&cluster).await.head;
+    let after = way.lake(&cluster, head).await;
+    assert_eq!(&after[..before.len()], &before[..], "what was written stays");
+    let fork = after[before.len()..]
+        .iter()
+        .find(|record| record.event.as_str() == "shard.opened")
+        .map(|record| serde_json::from_str::<Value>(record.data.get()).expect("JSON"))
+        .expect("the fork is told");
+    assert_eq!(fork["fork"], true, "{fork}");
+    let (epoch, events) = (fork["epoch"].as_u64().unwrap(), fork["events"].as_u64().unwrap());
+    // What a reader does: of epochs before the fork, what has a greater number never was.
+    let is_true = |record: &&Record| record.id.epoch.number >= epoch || record.id.seq <= events;
+    let lost = after.iter().filter(|record| !is_true(record)).count();
+    assert!(events >= backed_up && lost > 50, "{lost} of {}", after.len());
+    let truth: Vec<Record> = after.iter().filter(is_true).cloned().collect();
+    check(&truth, head);
+    report(&format!(
+        "history, restored, {name}: {lost} events never were, {} are true",
+        truth.len()
+    ));
+}

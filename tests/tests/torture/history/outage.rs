@@ -1,0 +1,105 @@
+//! A broker that is away until a million events wait: writes go on, central needs no more memory, and all arrive.
+
+use std::time::{Duration, Instant};
+
+use carillon_tests::bench::Usage;
+use carillon_tests::cluster::Store;
+use carillon_tests::history::Moves;
+use carillon_tests::proxy::{Arrivals, Faults};
+use serde_json::json;
+
+use super::trial::{Trial, by_name, check};
+use super::{PATIENCE, say};
+
+const DEVICES: u64 = 50_000;
+/// Between two moves of all devices.
+const MESSAGES: u64 = 10;
+const EVENTS: u64 = 1_000_000;
+/// What is on its way to Kafka takes some 40 MiB at most, however much waits behind it.
+const GROWTH_MAX: u64 = 96 << 20;
+/// From a quarter of the events on it takes no more: what is tried again was on its way before.
+const LATER_GROWTH_MAX: u64 = 24 << 20;
+/// A call that waited for the history would take as long as the broker is away.
+const CALL_MAX: Duration = Duration::from_secs(5);
+
+pub(super) async fn run() {
+    let began = Instant::now();
+    // Edges that are far behind would be served from memory, too.
+    let mut trial = Trial::start(Store::Sqlite, &["--central-log-bytes-max", "8MiB"]).await;
+    let mut moves = Moves::start(&trial.cluster, DEVICES).await;
+    let messages = format!("{}/messages", moves.path);
+    // Everything that is allocated once is there, and the history has it.
+    for _ in 0..3 {
+        moves.all().await;
+    }
+    all_taken(&trial).await;
+    let told = trial.metric("central_history_events_total").await;
+    trial.arrived(told).await;
+    let before = resident(&trial);
+
+    trial.proxy.set(Faults { arrivals: Arrivals::Refused, ..Faults::default() });
+    trial.proxy.reset_all();
+    let cut = Instant::now();
+    let (mut calls, mut slowest, mut quarter, mut peak) = (0, Duration::ZERO, 0, 0);
+    for pass in 0..EVENTS / DEVICES {
+        let (import, imports) = moves.all().await;
+        slowest = slowest.max(import);
+        for n in 0..MESSAGES {
+            let one = Instant::now();
+            let message = json!({"to": "all", "body": {"n": n}});
+            moves.admin.ok("POST", &messages, message).await;
+            slowest = slowest.max(one.elapsed());
+        }
+        calls += imports + MESSAGES;
+        peak = peak.max(resident(&trial));
+        if pass < EVENTS / DEVICES / 4 {
+            quarter = peak;
+        }
+    }
+    let away = cut.elapsed();
+    let waited = trial.metric("central_outbox_bytes").await;
+    let still_told = trial.in_lake().await;
+
+    trial.proxy.set(Faults::default());
+    let back = Instant::now();
+    all_taken(&trial).await;
+    let caught_up = back.elapsed();
+    let head = trial.settle().await;
+    let records = trial.read().await;
+    check(&records, head);
+    let (grown, later) = (peak.saturating_sub(before), peak - quarter);
+    say(&format!(
+        "history, broker away: {} events waited, {} MiB, {calls} calls meanwhile in {} ms, the slowest {} ms; central grew \
+         by {} KiB on {} MiB, {} KiB of them after a quarter; all taken {} ms after; {} in the lake, 0 lost, 0 twice: {:?}; {} s",
+        head - told,
+        waited >> 20,
+        away.as_millis(),
+        slowest.as_millis(),
+        grown >> 10,
+        before >> 20,
+        later >> 10,
+        caught_up.as_millis(),
+        records.len(),
+        by_name(&records),
+        began.elapsed().as_secs()
+    ));
+    assert!(head - told >= EVENTS, "{told} of {head} came before");
+    assert_eq!(told, still_told, "the broker was away");
+    assert!(slowest < CALL_MAX, "{slowest:?}");
+    assert!(grown <= GROWTH_MAX, "central grew by {grown} bytes on {before}");
+    assert!(later <= LATER_GROWTH_MAX, "central grew by {later} bytes from a quarter on");
+}
+
+fn resident(trial: &Trial) -> u64 {
+    Usage::of(trial.cluster.central_pid()).expect("central runs").resident_bytes
+}
+
+/// Waits until the broker has everything.
+async fn all_taken(trial: &Trial) {
+    let taken = async {
+        while trial.metric("central_outbox_bytes").await != 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, taken).await.expect("the history goes on");
+}

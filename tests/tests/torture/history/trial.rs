@@ -1,0 +1,167 @@
+//! Central, a broker behind a proxy, the archiver and the lake.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use carillon_persist::history::lake::{Lake, LakeOptions, Query};
+use carillon_persist::history::{OutboxKept, Record};
+use carillon_persist::{AnyStore, Store as _, StoreOptions, StoreUrl};
+use carillon_tests::cluster::{Cluster, Store, ops_get};
+use carillon_tests::history::{Archiver, Broker, BrokerErrors};
+use carillon_tests::process::free_address;
+use carillon_tests::proxy::Proxy;
+use carillon_tests::pushes::metric;
+use carillon_world::ShardId;
+use tempfile::TempDir;
+
+use super::PATIENCE;
+
+const TOPIC: &str = "carillon.history";
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+pub(super) struct Trial {
+    pub(super) cluster: Cluster,
+    pub(super) archiver: Archiver,
+    pub(super) proxy: Proxy,
+    pub(super) errors: BrokerErrors,
+    lake: Lake,
+    place: String,
+    brokers: String,
+    folder: TempDir,
+    _broker: Broker,
+}
+
+impl Trial {
+    pub(super) async fn start(store: Store, flags: &[&str]) -> Trial {
+        let folder = tempfile::Builder::new().prefix("carillon-").tempdir().expect("a folder");
+        let listen = free_address();
+        let proxy = Proxy::start(listen).await;
+        let errors = BrokerErrors::at(&proxy);
+        let broker = Broker::start_behind(listen, proxy.address());
+        let brokers = proxy.address().to_string();
+        let place = folder.path().join("lake").display().to_string();
+        let mut central = vec!["--history-to", "kafka", "--history-kafka-brokers", &brokers];
+        // A stall is sometimes waited for and sometimes given up.
+        central.extend(["--history-kafka-timeout", "2s", "--history-kafka-partitions", "1"]);
+        central.extend(flags);
+        let cluster = Cluster::start_with(store, &central, &[]).await;
+        let archiver = archiver(&folder, &brokers, &place);
+        let options = LakeOptions::new(place.parse().expect("an absolute path"));
+        let lake = Lake::open(&options).expect("options that work");
+        Trial { cluster, archiver, proxy, errors, lake, place, brokers, folder, _broker: broker }
+    }
+
+    /// `kill -9`, and another in its place.
+    pub(super) fn replace_archiver(&mut self) {
+        self.archiver.kill9();
+        self.archiver = archiver(&self.folder, &self.brokers, &self.place);
+    }
+
+    /// What the store says of its outbox; not while central runs.
+    pub(super) async fn kept(&self) -> OutboxKept {
+        let url = match &self.cluster.mariadb {
+            Some(server) => server.url("carillon").parse().expect("a URL"),
+            None => StoreUrl::Sqlite(self.cluster.data().join("carillon.db")),
+        };
+        let mut store = AnyStore::open(&url, &StoreOptions::default()).await.expect("a store");
+        store.load_kept(ShardId::FIRST).await.expect("it is read").outbox
+    }
+
+    /// Stops both once everything that was committed has arrived; gives the number of the last event.
+    ///
+    /// # Panics
+    /// If it does not arrive.
+    pub(super) async fn settle(&mut self) -> u64 {
+        let mut head = 0;
+        for round in 0.. {
+            self.cluster.stop_central();
+            let kept = self.kept().await;
+            head = kept.head;
+            if kept.bytes == 0 {
+                break;
+            }
+            // It ended before it had told all, as its time to end is bounded.
+            assert!(round < 3, "{kept:?} waits");
+            self.cluster.start_central().await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        self.arrived(head).await;
+        assert!(self.archiver.terminate().success(), "{}", self.archiver.log());
+        head
+    }
+
+    /// Waits until the lake ends with this event.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub(super) async fn arrived(&self, last: u64) {
+        let arrived = async {
+            while self.in_lake().await != last {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        let arrived = tokio::time::timeout(PATIENCE, arrived).await;
+        assert!(arrived.is_ok(), "{last} has not arrived\n{}", self.archiver.log());
+    }
+
+    /// Of central's metrics, such as `central_outbox_bytes`.
+    ///
+    /// # Panics
+    /// If central does not answer, or has no such.
+    pub(super) async fn metric(&self, name: &str) -> u64 {
+        let metrics = ops_get(self.cluster.admin_address(), "/metrics").await;
+        let (_, text) = metrics.expect("central answers");
+        metric(&text, name).unwrap_or_else(|| panic!("{name} in {text}"))
+    }
+
+    /// The number of the last event of the lake.
+    pub(super) async fn in_lake(&self) -> u64 {
+        let tail = self.lake.tail(&format!("{TOPIC}-0"), ShardId::FIRST).await;
+        tail.expect("a lake").map_or(0, |tail| tail.seq)
+    }
+
+    /// What the lake has, in the order of the shard.
+    pub(super) async fn read(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        let sink = |record| {
+            records.push(record);
+            ControlFlow::Continue(())
+        };
+        self.lake.read(&Query::first(100_000_000), sink).await.expect("a lake");
+        records.sort_by_key(|record| record.id.order());
+        records
+    }
+}
+
+fn archiver(folder: &TempDir, brokers: &str, lake: &str) -> Archiver {
+    let flags = [
+        ("history-kafka-brokers", brokers.to_owned()),
+        ("history-kafka-timeout", "5s".to_owned()),
+        ("history-lake", lake.to_owned()),
+        ("archive-flush-interval", "400ms".to_owned()),
+    ];
+    Archiver::start(folder.path(), &flags, &[])
+}
+
+/// Each number from 1 to the last is there once, epochs and changes rise.
+///
+/// # Panics
+/// If that is not so.
+pub(super) fn check(records: &[Record], head: u64) {
+    for (record, n) in records.iter().zip(1..) {
+        assert_eq!(record.id.seq, n, "each once: {record:?}");
+    }
+    assert_eq!(records.len() as u64, head, "all that was committed, and nothing else");
+    let changes: Vec<_> = records.iter().filter_map(|record| record.change).collect();
+    assert!(changes.is_sorted_by(|a, b| a < b), "each change once, in order");
+}
+
+/// How many there are of each event.
+pub(super) fn by_name(records: &[Record]) -> BTreeMap<&str, u64> {
+    let mut names = BTreeMap::new();
+    for record in records {
+        *names.entry(record.event.as_str()).or_default() += 1;
+    }
+    names
+}
