@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 pub use archiver::Archiver;
 pub use broker::Broker;
-pub use duckdb::duckdb;
+pub use duckdb::{duckdb, duckdb_all};
 pub use s3::S3;
 
 use crate::process::{end, spawn_from_lasting_thread};

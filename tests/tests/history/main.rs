@@ -2,6 +2,8 @@
 
 mod archive;
 mod central;
+mod manual;
+mod query;
 mod topic;
 
 use std::time::Duration;
