@@ -137,6 +137,8 @@ pub(crate) struct Metrics {
     pub(crate) history_events: Counter,
     pub(crate) history_failures: Counter,
     pub(crate) history_lag: Histogram,
+    pub(crate) event_log_lines: Counter,
+    pub(crate) event_log_lost: Counter,
     pub(crate) push_jobs: Gauge,
     pushes: Family<PushLabels, Counter>,
     push_pauses: Family<ChannelLabels, Counter>,
@@ -177,6 +179,8 @@ impl Metrics {
             outbox_bytes: Gauge::default(),
             history_events: Counter::default(),
             history_failures: Counter::default(),
+            event_log_lines: Counter::default(),
+            event_log_lost: Counter::default(),
             history_lag: Histogram::new(exponential_buckets(0.01, 4.0, 10)),
             push_jobs: Gauge::default(),
             pushes: Family::default(),
@@ -235,6 +239,10 @@ impl Metrics {
         r.register("history_failures", help, self.history_failures.clone());
         let help = "From an event to when the history has it";
         r.register_with_unit("history_lag", help, Unit::Seconds, self.history_lag.clone());
+        let help = "Lines of the event log";
+        r.register("event_log_lines", help, self.event_log_lines.clone());
+        let help = "Lines that the event log's place did not take";
+        r.register("event_log_lost", help, self.event_log_lost.clone());
         r.register(
             "push_jobs",
             "Messages with pushes to hand over, by channel",

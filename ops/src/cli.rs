@@ -119,7 +119,7 @@ pub(crate) struct KeyFlags<const CENTRAL: bool, const EDGE: bool>(Vec<(String, S
 impl<const CENTRAL: bool, const EDGE: bool> Args for KeyFlags<CENTRAL, EDGE> {
     fn augment_args(command: Command) -> Command {
         add_flags(command, &SHORT_HELP, |section, _| match section {
-            "central" => CENTRAL,
+            "central" | "event_log" => CENTRAL,
             "edge" => EDGE,
             "push" => CENTRAL || EDGE,
             "history" => CENTRAL || !EDGE,

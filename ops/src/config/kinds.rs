@@ -7,7 +7,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use carillon_central::config::{HttpsUrl, Network};
+use carillon_central::config::{EventLogFormat, EventLogPlan, EventLogTo, HttpsUrl, Network};
 use carillon_persist::StoreUrl;
 use carillon_persist::history::kafka::is_topic;
 use carillon_persist::history::lake::LakeUrl;
@@ -261,6 +261,46 @@ impl Setting for HistoryTo {
             "kafka" => Some(Self::Kafka),
             _ => None,
         }
+    }
+}
+
+impl Setting for EventLogTo {
+    const KIND: Kind = text_kind("\"stdout\" or the path of a file", "PLACE");
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "stdout" => Some(Self::Stdout),
+            path => PathBuf::parse(path).map(Self::File),
+        }
+    }
+}
+
+impl Setting for EventLogFormat {
+    const KIND: Kind = text_kind("\"json\" or \"csv\"", "FORMAT");
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "json" => Some(Self::Json),
+            "csv" => Some(Self::Csv),
+            _ => None,
+        }
+    }
+}
+
+/// Events of the history, some by the words that their names begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EventPatterns(pub(crate) Vec<String>);
+
+impl Setting for EventPatterns {
+    const KIND: Kind = text_kind(
+        "names of events like \"message.state\" or \"device.*\", by commas; docs/history.md lists them",
+        "EVENTS",
+    );
+
+    fn parse(text: &str) -> Option<Self> {
+        let patterns = text.split(',').map(|part| part.trim().to_owned());
+        let patterns: Vec<String> = patterns.collect();
+        patterns.iter().all(|part| EventLogPlan::is_pattern(part)).then_some(Self(patterns))
     }
 }
 

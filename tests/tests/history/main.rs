@@ -2,6 +2,7 @@
 
 mod archive;
 mod central;
+mod event_log;
 mod manual;
 mod query;
 mod topic;
