@@ -1,5 +1,7 @@
 //! What central counts. Base units; labels from closed enums, never an id.
 
+use std::sync::{Mutex, PoisonError};
+
 use carillon_persist::Committed;
 use carillon_world::{App, PushChannel, World};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -107,6 +109,8 @@ const APPS_SHOWN: usize = 20;
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
+    /// Held by whoever makes a text of it, since sizes are counted anew for each.
+    scrape: Mutex<()>,
     pub(crate) requests: Family<StatusLabels, Counter>,
     pub(crate) batches: Family<BatchLabels, Counter>,
     pub(crate) changes: Counter,
@@ -149,6 +153,7 @@ impl Metrics {
     pub(crate) fn new() -> Metrics {
         let m = Metrics {
             registry: Registry::with_prefix("central"),
+            scrape: Mutex::default(),
             requests: Family::default(),
             batches: Family::default(),
             changes: Counter::default(),
@@ -268,6 +273,7 @@ impl Metrics {
 
     /// In the text format of OpenMetrics, with what `world` holds by part and app.
     pub(crate) fn text(&self, world: &World) -> String {
+        let _alone = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
         self.sizes(world);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)

@@ -9,6 +9,7 @@ mod config;
 mod data;
 mod demo;
 mod explain;
+mod exporter;
 mod failure;
 mod fleet;
 mod hexadecimal;

@@ -12,8 +12,8 @@ use carillon_persist::history::lake::LakeUrl;
 
 use super::kinds::{
     ByteSize, CredentialKeyList, DurationOrOff, EventPatterns, HistoryTo, HostPort, HostPorts,
-    KafkaProperties, ListenAt, LogFilter, LogFormat, Networks, Partitions, Password, Ports,
-    RootSecret, Secret, Setting, TopicName,
+    KafkaProperties, ListenAt, LogFilter, LogFormat, MetricPrefix, Networks, Partitions, Password,
+    Ports, RootSecret, Secret, Setting, TopicName,
 };
 use super::reader::Reader;
 use super::{Key, Section};
@@ -80,6 +80,18 @@ settings! {
         format: LogFormat = "auto",
         /// Least level that is written, also by module, as tracing's EnvFilter takes it.
         filter: LogFilter = "info",
+    }
+
+    /// Counters and gauges, sent as /metrics shows them; see docs/metrics.md.
+    "metrics" "metrics." metrics: MetricsSettings {
+        /// Where Graphite takes lines over TCP. Not set: it gets none.
+        graphite: Option<HostPort> = "",
+        /// Where StatsD takes datagrams over UDP. Not set: it gets none.
+        statsd: Option<HostPort> = "",
+        /// What all names begin with there. Not alike on two processes.
+        prefix: MetricPrefix = "carillon",
+        /// How often they are sent.
+        interval: Duration = "10s",
     }
 
     /// The tier that owns the truth.

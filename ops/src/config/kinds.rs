@@ -196,6 +196,23 @@ impl Setting for HostPort {
     }
 }
 
+/// Words with dots between, that the names of metrics begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MetricPrefix(pub(crate) String);
+
+impl Setting for MetricPrefix {
+    const KIND: Kind = text_kind(
+        "1 to 100 letters, digits, hyphens, underscores and dots, no dot first, last or beside another",
+        "PREFIX",
+    );
+
+    fn parse(text: &str) -> Option<Self> {
+        let is_known = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        let is_word = |word: &str| !word.is_empty() && word.bytes().all(is_known);
+        (text.len() <= 100 && text.split('.').all(is_word)).then(|| Self(text.to_owned()))
+    }
+}
+
 /// Several of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostPorts(pub(crate) String);
@@ -305,8 +322,10 @@ impl Setting for EventPatterns {
 }
 
 impl Setting for LakeUrl {
-    const KIND: Kind =
-        text_kind("\"file:///ABSOLUTE/PATH\", the bare path, or \"s3://BUCKET/PREFIX\"", "URL");
+    const KIND: Kind = text_kind(
+        "\"file:///ABSOLUTE/PATH\", the bare path, \"s3://BUCKET/PREFIX\" or, if built with it, \"hdfs://NAMENODE:PORT/PATH\"",
+        "URL",
+    );
 
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok()

@@ -15,8 +15,8 @@ connection.execute(\"SET TimeZone = 'UTC'\")
 for query in sys.argv[1:]:
     answer, rows = connection.sql(query), []
     if answer is not None:
-        quoted = zip(answer.columns, answer.types)
-        shown = [f'CAST(\"{name}\" AS VARCHAR)' if 'ZONE' in str(of) else f'\"{name}\"' for name, of in quoted]
+        quoted = ['\"' + name.replace('\"', '\"\"') + '\"' for name in answer.columns]
+        shown = [f'CAST({name} AS VARCHAR)' if 'ZONE' in str(of) else name for name, of in zip(quoted, answer.types)]
         rows = answer.project(', '.join(shown)).fetchall()
     print(json.dumps(rows, default=str))
 ";
