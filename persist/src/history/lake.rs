@@ -128,7 +128,7 @@ impl Lake {
         };
         let local = match &options.url {
             LakeUrl::Local(path) => Some(path.as_path().into()),
-            LakeUrl::S3 { .. } => None,
+            LakeUrl::S3 { .. } | LakeUrl::Hdfs { .. } => None,
         };
         Lake { store, local, shape, commits_kept: 100 }
     }
