@@ -1,5 +1,6 @@
 //! What central is told at its start. Everything has a default but what has to be secret.
 
+mod event_log;
 mod provider;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,6 +15,7 @@ use carillon_persist::{StoreOptions, StoreUrl};
 use carillon_world::ShardId;
 use carillon_world::stream::SenderConfig;
 
+pub use self::event_log::{EventLogFormat, EventLogPlan, EventLogTo};
 pub use self::provider::ProviderConfig;
 use crate::OnLoading;
 pub use crate::core::audience::AudienceLimits;
@@ -21,7 +23,7 @@ pub use crate::core::auth::Token;
 pub use crate::core::budget::{Budgets, QuotaLimits};
 pub use crate::core::channel::credential::{CredentialKey, CredentialKeys};
 pub use crate::core::funnel::FunnelRetention;
-pub use crate::core::history::HistoryConfig;
+pub use crate::core::history::{EVENTS, HistoryConfig};
 pub use crate::core::keys::RootSecret;
 pub use crate::core::outbound::{HttpsUrl, Network};
 pub use crate::core::writer::{BatchLimits, WriterConfig};
@@ -85,6 +87,8 @@ pub struct HistoryPlan {
     pub flush_bytes: usize,
     /// Go on, in a fork, if the history knows changes that the store lost.
     pub accept_restore: bool,
+    /// Where lines for people go too.
+    pub event_log: Option<EventLogPlan>,
 }
 
 #[derive(Clone, Debug)]

@@ -1,5 +1,7 @@
 //! What central counts. Base units; labels from closed enums, never an id.
 
+use std::sync::{Mutex, PoisonError};
+
 use carillon_persist::Committed;
 use carillon_world::{App, PushChannel, World};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -107,6 +109,8 @@ const APPS_SHOWN: usize = 20;
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
+    /// Held by whoever makes a text of it, since sizes are counted anew for each.
+    scrape: Mutex<()>,
     pub(crate) requests: Family<StatusLabels, Counter>,
     pub(crate) batches: Family<BatchLabels, Counter>,
     pub(crate) changes: Counter,
@@ -137,6 +141,8 @@ pub(crate) struct Metrics {
     pub(crate) history_events: Counter,
     pub(crate) history_failures: Counter,
     pub(crate) history_lag: Histogram,
+    pub(crate) event_log_lines: Counter,
+    pub(crate) event_log_lost: Counter,
     pub(crate) push_jobs: Gauge,
     pushes: Family<PushLabels, Counter>,
     push_pauses: Family<ChannelLabels, Counter>,
@@ -147,6 +153,7 @@ impl Metrics {
     pub(crate) fn new() -> Metrics {
         let m = Metrics {
             registry: Registry::with_prefix("central"),
+            scrape: Mutex::default(),
             requests: Family::default(),
             batches: Family::default(),
             changes: Counter::default(),
@@ -177,6 +184,8 @@ impl Metrics {
             outbox_bytes: Gauge::default(),
             history_events: Counter::default(),
             history_failures: Counter::default(),
+            event_log_lines: Counter::default(),
+            event_log_lost: Counter::default(),
             history_lag: Histogram::new(exponential_buckets(0.01, 4.0, 10)),
             push_jobs: Gauge::default(),
             pushes: Family::default(),
@@ -235,6 +244,10 @@ impl Metrics {
         r.register("history_failures", help, self.history_failures.clone());
         let help = "From an event to when the history has it";
         r.register_with_unit("history_lag", help, Unit::Seconds, self.history_lag.clone());
+        let help = "Lines of the event log";
+        r.register("event_log_lines", help, self.event_log_lines.clone());
+        let help = "Lines that the event log's place did not take";
+        r.register("event_log_lost", help, self.event_log_lost.clone());
         r.register(
             "push_jobs",
             "Messages with pushes to hand over, by channel",
@@ -260,6 +273,7 @@ impl Metrics {
 
     /// In the text format of OpenMetrics, with what `world` holds by part and app.
     pub(crate) fn text(&self, world: &World) -> String {
+        let _alone = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
         self.sizes(world);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)

@@ -72,6 +72,7 @@ pub struct Central {
     writer: Option<JoinHandle<Result<(), CentralError>>>,
     servers: Vec<(&'static str, JoinHandle<()>)>,
     drain_max: Duration,
+    shared: Arc<Shared>,
     /// Of what `servers` calls the pusher; they end with this value.
     _push_threads: Threads,
 }
@@ -173,7 +174,7 @@ impl Central {
             token: link_token,
             root,
             acceptor,
-            shared,
+            shared: shared.clone(),
             writes,
         };
         servers.push(("links", tokio::spawn(links.serve(link, phase.subscribe()))));
@@ -183,12 +184,19 @@ impl Central {
             writer: Some(writer),
             servers,
             drain_max: config.drain_max,
+            shared,
             _push_threads: push_threads,
         })
     }
 
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// What gives the text that `/metrics` answers, for as long as anybody asks it.
+    pub fn metrics(&self) -> impl Fn() -> String + Send + Sync + use<> {
+        let shared = self.shared.clone();
+        move || shared.scrape()
     }
 
     /// Waits until central gives up by itself: another owner has the shard. Cancel safe; asked again, it never

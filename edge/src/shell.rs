@@ -151,6 +151,12 @@ impl Edge {
         self.certificate.as_ref().map_or(Ok(()), |certificate| certificate.reload())
     }
 
+    /// What gives the text that `/metrics` answers, for as long as anybody asks it.
+    pub fn metrics(&self) -> impl Fn() -> String + Send + Sync + use<> {
+        let scrape = ops::Scrape::new(self.shared.clone());
+        move || scrape.text()
+    }
+
     /// Whether devices are answered: there are a world and keys.
     pub fn is_ready(&self) -> bool {
         self.shared.world.load().is_some() && self.shared.keys.load().can_seal()

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use self::metrics::Metrics;
 use self::partition::Partition;
 use crate::config::{ArchiveSettings, Settings};
+use crate::exporter::Exporter;
 use crate::failure::Failure;
 use crate::history;
 use crate::signals::Signals;
@@ -71,6 +72,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<(), Failure> {
         let listening = ops::listen(address, metrics.clone()).await;
         listening.map_err(|source| Failure::Ops { address, source })?;
     }
+    let _exporter = Exporter::start(&settings.metrics, &[ops::scrape(&metrics)]);
     let mut archiver = Archiver::new(settings, metrics).map_err(Failure::Archive)?;
     let signal = tokio::select! {
         error = archiver.run() => return Err(Failure::Archive(error)),

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{SECTIONS, Sources, joined};
+use crate::config::{Key, SECTIONS, Sources, joined};
 use crate::demo::Options;
-use crate::{explain, fleet, import};
+use crate::{explain, fleet, history, import};
 
 /// Targeted push fanout: write one message and a recipient expression, and every device that the
 /// expression describes, now or later, has it.
@@ -32,6 +32,11 @@ pub(crate) enum Commands {
     ///
     /// May be killed at any moment: each record is in the lake once. Needs neither central nor its store.
     Archive(TierArgs<false, false>),
+    /// Say what happened, of a device, a message or a time: from the lake and what the topic has beyond it.
+    ///
+    /// Only reads. What central has not written to either yet is not shown: with `history.to = "lake"` that is up to
+    /// `history.flush_every`.
+    History(history::Options),
     /// Run the tiers on loopback under a live fleet, and judge what every device got.
     ///
     /// Imports devices, connects clients that long-poll over TLS, then sends, schedules, edits and recalls messages,
@@ -112,33 +117,15 @@ const SHORT_HELP: [&str; 11] = [
 pub(crate) struct KeyFlags<const CENTRAL: bool, const EDGE: bool>(Vec<(String, String)>);
 
 impl<const CENTRAL: bool, const EDGE: bool> Args for KeyFlags<CENTRAL, EDGE> {
-    fn augment_args(mut command: Command) -> Command {
-        for section in SECTIONS {
-            let heading = match section.name {
-                "central" if !CENTRAL => continue,
-                "edge" if !EDGE => continue,
-                "push" if !CENTRAL && !EDGE => continue,
-                "history" if EDGE && !CENTRAL => continue,
-                "archive" if CENTRAL || EDGE => continue,
-                "" => "process",
-                name => name,
-            };
-            for key in section.keys {
-                let default = match key.default {
-                    "" => String::new(),
-                    default => format!(" [default: {default}]"),
-                };
-                command = command.arg(
-                    Arg::new(key.written_path())
-                        .long(key.flag())
-                        .value_name(key.kind.placeholder)
-                        .help(format!("{}{default}", joined(key.about)))
-                        .help_heading(heading)
-                        .hide_short_help(!SHORT_HELP.contains(&key.path)),
-                );
-            }
-        }
-        command
+    fn augment_args(command: Command) -> Command {
+        add_flags(command, &SHORT_HELP, |section, _| match section {
+            "central" | "event_log" => CENTRAL,
+            "edge" => EDGE,
+            "push" => CENTRAL || EDGE,
+            "history" => CENTRAL || !EDGE,
+            "archive" => !CENTRAL && !EDGE,
+            _ => true,
+        })
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -148,16 +135,47 @@ impl<const CENTRAL: bool, const EDGE: bool> Args for KeyFlags<CENTRAL, EDGE> {
 
 impl<const CENTRAL: bool, const EDGE: bool> FromArgMatches for KeyFlags<CENTRAL, EDGE> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let paths = SECTIONS.iter().flat_map(|section| section.keys).map(|key| key.written_path());
-        let given = paths.filter_map(|path| {
-            let value = matches.try_get_one::<String>(&path).ok().flatten()?.clone();
-            Some((path, value))
-        });
-        Ok(Self(given.collect()))
+        Ok(Self(given_flags(matches)))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+/// Adds a flag for each key that a command has, which its section's name and it say.
+pub(crate) fn add_flags(
+    mut command: Command,
+    short_help: &[&str],
+    has: impl Fn(&str, &Key) -> bool,
+) -> Command {
+    for section in SECTIONS {
+        let heading = if section.name.is_empty() { "process" } else { section.name };
+        for key in section.keys.iter().filter(|key| has(section.name, key)) {
+            let default = match key.default {
+                "" => String::new(),
+                default => format!(" [default: {default}]"),
+            };
+            command = command.arg(
+                Arg::new(key.written_path())
+                    .long(key.flag())
+                    .value_name(key.kind.placeholder)
+                    .help(format!("{}{default}", joined(key.about)))
+                    .help_heading(heading)
+                    .hide_short_help(!short_help.contains(&key.path)),
+            );
+        }
+    }
+    command
+}
+
+/// Written path and value of each such flag that was given.
+pub(crate) fn given_flags(matches: &ArgMatches) -> Vec<(String, String)> {
+    let paths = SECTIONS.iter().flat_map(|section| section.keys).map(|key| key.written_path());
+    let given = paths.filter_map(|path| {
+        let value = matches.try_get_one::<String>(&path).ok().flatten()?.clone();
+        Some((path, value))
+    });
+    given.collect()
 }

@@ -20,7 +20,9 @@ mod tests;
 
 pub(crate) use faults::{Fault, Faults, Origin, Unknown};
 use keys::PAIRS;
-pub(crate) use keys::{ArchiveSettings, HistorySettings, LogSettings, SECTIONS, Settings};
+pub(crate) use keys::{
+    ArchiveSettings, HistorySettings, LogSettings, MetricsSettings, SECTIONS, Settings,
+};
 pub(crate) use kinds::{
     CredentialKeyList, HistoryTo, ListenAt, LogFormat, Password, RootSecret, Secret, Setting,
     with_password,

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use crate::archive::ArchiveError;
 use crate::config::Faults;
 use crate::data::DataError;
+use crate::history::query::QueryError;
 use crate::import::ImportError;
 use crate::remote::RemoteError;
 
@@ -39,6 +40,8 @@ pub(crate) enum Failure {
     StopEdge(#[source] carillon_edge::EdgeError),
     #[error("take the history into the lake")]
     Archive(#[source] ArchiveError),
+    #[error("ask the history")]
+    History(#[source] QueryError),
     #[error("answer operators at {address}")]
     Ops { address: SocketAddr, source: io::Error },
     #[error("a second signal came before all was drained")]

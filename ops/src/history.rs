@@ -1,9 +1,14 @@
-//! Where the history goes, from settings to the terms of the store's crate.
+//! Where the history goes, from settings to the terms of the store's crate; and `carillon history`, which asks it.
+
+mod options;
+pub(crate) mod query;
 
 use carillon_persist::history::kafka::KafkaOptions;
 use carillon_persist::history::lake::{LakeOptions, S3Options};
 
 use crate::config::{HistorySettings, Password};
+
+pub(crate) use self::options::Options;
 
 /// The topic; `None` if no broker is named.
 pub(crate) fn kafka(history: &HistorySettings) -> Option<KafkaOptions> {

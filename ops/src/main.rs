@@ -9,6 +9,7 @@ mod config;
 mod data;
 mod demo;
 mod explain;
+mod exporter;
 mod failure;
 mod fleet;
 mod hexadecimal;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Commands::Central(args) => serve(&args, Some(Tiers::Central)),
         Commands::Edge(args) => serve(&args, Some(Tiers::Edge)),
         Commands::Archive(args) => serve(&args, None),
+        Commands::History(options) => history::query::run(&options),
         Commands::Import(options) => import::run(&options),
         Commands::Explain(options) => explain::run(&options),
         Commands::Fleet(options) => fleet::command::run(&options),

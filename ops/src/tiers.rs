@@ -15,6 +15,7 @@ use carillon_edge::Edge;
 use self::greeting::Greeting;
 use crate::config::Settings;
 use crate::data::DataFolder;
+use crate::exporter::{Exporter, Scrape};
 use crate::failure::{Failure, say};
 use crate::signals::Signals;
 
@@ -55,13 +56,14 @@ pub(crate) async fn run(tiers: Tiers, settings: &Settings) -> Result<(), Failure
 struct Running {
     central: Option<Central>,
     edge: Option<Edge>,
+    _exporter: Exporter,
 }
 
 impl Running {
     async fn start(tiers: Tiers, settings: &Settings) -> Result<Self, Failure> {
         if tiers == Tiers::Edge {
             let edge = Edge::start(parts::edge(settings)).map_err(Failure::Edge)?;
-            return Ok(Self { central: None, edge: Some(edge) });
+            return Ok(Self::of(settings, None, Some(edge)));
         }
         let data = DataFolder::open(&settings.process.data)?;
         let made = parts::made(settings, &data)?;
@@ -72,7 +74,7 @@ impl Running {
         let listens = central.addresses();
         tracing::info!(admin = %listens.admin, stream = %listens.link, "central listens");
         if tiers == Tiers::Central {
-            return Ok(Self { central: Some(central), edge: None });
+            return Ok(Self::of(settings, Some(central), None));
         }
         let config = parts::edge_beside(settings, &made, listens.link, &data)?;
         let edge = Edge::start(config).map_err(Failure::Edge)?;
@@ -88,7 +90,15 @@ impl Running {
             ca: settings.edge.certificate_file.is_none().then(|| data.ca()),
         };
         say(&greeting.text())?;
-        Ok(Self { central: Some(central), edge: Some(edge) })
+        Ok(Self::of(settings, Some(central), Some(edge)))
+    }
+
+    fn of(settings: &Settings, central: Option<Central>, edge: Option<Edge>) -> Self {
+        let of_central = central.iter().map(|central| Scrape::new(central.metrics()));
+        let of_edge = edge.iter().map(|edge| Scrape::new(edge.metrics()));
+        let scrapes: Vec<Scrape> = of_central.chain(of_edge).collect();
+        let _exporter = Exporter::start(&settings.metrics, &scrapes);
+        Self { central, edge, _exporter }
     }
 
     /// Waits for a tier to give up by itself. Cancel safe.

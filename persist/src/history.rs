@@ -5,10 +5,15 @@
 
 pub mod kafka;
 pub mod lake;
+mod line;
+mod lookup;
 mod outbox;
 mod record;
 pub(crate) mod stored;
 
+pub use line::{CSV_HEADER, EventLine};
+pub use lookup::pseudonym_of;
+pub(crate) use lookup::shards;
 pub use outbox::{BatchHistory, ForgetOutbox, OutboxEvent, OutboxKept, OutboxRow, PseudonymRow};
 pub use record::{
     EVENT_BYTES_MAX, EventName, Pseudonym, RECORD_SCHEMA, Record, RecordError, RecordId,

@@ -17,7 +17,7 @@ use mysql_async::{Opts, OptsBuilder};
 
 use crate::encode::plan;
 use crate::epoch::{Holding, Verdict, judge_claim};
-use crate::history::{OutboxRow, PseudonymRow, stored};
+use crate::history::{self, OutboxRow, PseudonymRow, stored};
 use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
 use crate::provider_tokens::{self, ProviderTokenId};
 use crate::push;
@@ -41,6 +41,8 @@ const SELECT_CLOCK: &str = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNE
 
 /// The table and name of every column.
 const SELECT_COLUMNS: &str = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = DATABASE()";
+
+const SELECT_SHARDS: &str = "SELECT shards FROM installation";
 
 /// See [`Store`].
 #[derive(Debug)]
@@ -73,6 +75,30 @@ impl MysqlStore {
         store.shards = store.migrate(&mut link).await?;
         store.link = Some(link);
         Ok(store)
+    }
+
+    /// What the table of pseudonyms has of a device. Nothing is written, so the server's settings are as they are.
+    pub(crate) async fn peek_pseudonym(
+        url: &str,
+        options: &StoreOptions,
+        app: AppId,
+        device: DeviceId,
+    ) -> Result<Option<PseudonymRow>, StoreError> {
+        let attempted = "read pseudonyms";
+        let opts = Opts::from_url(url)
+            .map_err(|error| StoreError::unavailable("read the store's address", error))?;
+        let opts = OptsBuilder::from_opts(opts).prefer_socket(false).into();
+        let options = StoreOptions { allow_unsafe: true, ..options.clone() };
+        let mut link = Link::open(&opts, &options).await?;
+        let row = link.first(attempted, SELECT_SHARDS, ()).await?;
+        let count = row.ok_or_else(|| "it is empty".to_owned()).and_then(|mut row| row.int(0));
+        let select = stored::select_pseudonyms(app, &[device], |id| id.to_string());
+        for shard in history::shards(read::in_table("installation", count)?) {
+            if let Some(mut row) = link.first(attempted, &select, (shard.get(),)).await? {
+                return Ok(Some(stored::pseudonym(&mut row)?));
+            }
+        }
+        Ok(None)
     }
 
     /// A connection that answers: the one at hand, or a fresh one.
@@ -120,7 +146,7 @@ impl MysqlStore {
             self.options.shards
         );
         link.run(&insert).await.map_err(|failure| failure.into_error(attempted))?;
-        let row = link.first(attempted, "SELECT shards FROM installation", ()).await?;
+        let row = link.first(attempted, SELECT_SHARDS, ()).await?;
         let shards = row.ok_or_else(|| "it is empty".to_owned()).and_then(|mut row| row.int(0));
         read::in_table(
             "installation",

@@ -18,14 +18,14 @@ use std::time::Duration;
 use carillon_world::{AppId, DeviceId, Epoch, LineageEntry, Millis, Row, Seq, ShardId};
 use rusqlite::types::ValueRef;
 use rusqlite::{
-    Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params,
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
 };
 use tokio::sync::{mpsc, oneshot};
 
 use self::checkpoint::Checkpointer;
 use crate::durability::judge_sqlite;
 use crate::epoch::{Holding, Verdict, judge_claim};
-use crate::history::{OutboxRow, PseudonymRow, stored};
+use crate::history::{self, OutboxRow, PseudonymRow, stored};
 use crate::json::Damage;
 use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
 use crate::provider_tokens::{self, ProviderTokenId};
@@ -98,6 +98,31 @@ impl SqliteStore {
         store.unsafe_settings = store.call(|worker| worker.unsafe_settings()).await?;
         store.shards = store.call(move |worker| worker.migrate(shards)).await?;
         Ok(store)
+    }
+
+    /// What the table of pseudonyms has of a device, by a connection that can only read. Blocks.
+    pub(crate) fn peek_pseudonym(
+        path: &Path,
+        patience: Duration,
+        app: AppId,
+        device: DeviceId,
+    ) -> Result<Option<PseudonymRow>, StoreError> {
+        let down = down("read pseudonyms");
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(down)?;
+        connection.busy_timeout(patience).map_err(down)?;
+        let count = connection.query_row("SELECT shards FROM installation", [], |row| {
+            Ok(row.get::<_, i64>(0)?.unsigned_abs())
+        });
+        let select = stored::select_pseudonyms(app, &[device], |id| signed(id).to_string());
+        let mut statement = connection.prepare(&select).map_err(down)?;
+        for shard in history::shards(count.map_err(down)?) {
+            let mut rows = statement.query([shard.get()]).map_err(down)?;
+            if let Some(row) = rows.next().map_err(down)? {
+                return Ok(Some(stored::pseudonym(&mut Fields(row))?));
+            }
+        }
+        Ok(None)
     }
 
     /// Runs `job` on the thread.

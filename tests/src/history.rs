@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 pub use archiver::Archiver;
 pub use broker::Broker;
-pub use duckdb::duckdb;
+pub use duckdb::{duckdb, duckdb_all};
 pub use errors::{BrokerError, BrokerErrors};
 pub use moves::Moves;
 pub use s3::S3;

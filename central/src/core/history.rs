@@ -25,6 +25,33 @@ pub struct HistoryConfig {
     pub attributes: bool,
 }
 
+/// The names of all events.
+pub const EVENTS: [&str; 23] = [
+    "app.changed",
+    "attribute.changed",
+    "attribute.deleted",
+    "audience.changed",
+    "audience.deleted",
+    "device.changed",
+    "device.created",
+    "device.deleted",
+    "device.receipt",
+    "devices.seen",
+    "group.changed",
+    "group.deleted",
+    "history.purged",
+    "message.created",
+    "message.delivered",
+    "message.edited",
+    "message.left",
+    "message.state",
+    "message.withdrawn",
+    "push.progress",
+    "push.state",
+    "shard.opened",
+    "token.removed",
+];
+
 /// Bytes of events after which a batch is closed.
 pub(crate) const LOG_BYTES_MAX: usize = 4 * 1024 * 1024;
 

@@ -5,6 +5,8 @@
 //! forgotten, and what the history has already it is told twice, under the same id.
 
 mod batch;
+mod event_log;
+mod followers;
 mod sink;
 
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::batch::Names;
+use self::event_log::EventLog;
+use self::followers::Followers;
 use self::sink::Sink;
 use super::opening::open_store;
 use super::shared::{Phase, Shared, reached};
@@ -71,9 +75,10 @@ impl Publisher {
     /// Runs until draining begins; then what is gathered already is written.
     pub(crate) async fn run(self, mut phase: watch::Receiver<Phase>) {
         let of = Arc::new(self);
+        let mut followers = of.followers().await;
         let mut pause = BACKOFF_MIN;
         loop {
-            let ended = publish(of.clone(), &mut phase, &mut pause).await;
+            let ended = publish(of.clone(), &mut followers, &mut phase, &mut pause).await;
             let Err(error) = ended else { return };
             of.shared.metrics.history_failures.inc();
             tracing::warn!(
@@ -87,11 +92,26 @@ impl Publisher {
             pause = (pause * 2).min(BACKOFF_MAX);
         }
     }
+
+    async fn followers(&self) -> Followers {
+        let log = match self.plan.event_log.clone() {
+            Some(plan) => match EventLog::start(plan, &self.shared.metrics).await {
+                Ok(log) => Some(log),
+                Err(error) => {
+                    tracing::error!(%error, "the event log has no thread; nothing is written to it");
+                    None
+                }
+            },
+            None => None,
+        };
+        Followers { log }
+    }
 }
 
 /// Publishes until draining begins, or something fails.
 async fn publish(
     of: Arc<Publisher>,
+    followers: &mut Followers,
     phase: &mut watch::Receiver<Phase>,
     pause: &mut Duration,
 ) -> Result<(), PublishError> {
@@ -102,10 +122,10 @@ async fn publish(
     let mut is_draining = false;
     loop {
         changed.mark_unchanged();
-        let bytes = under_way.read().await?;
+        let bytes = under_way.read(followers).await?;
         let is_over = is_draining && bytes == 0;
         if under_way.is_due() || is_over {
-            under_way.flush().await?;
+            under_way.flush(followers).await?;
             *pause = BACKOFF_MIN;
         }
         if is_over {
@@ -162,7 +182,7 @@ impl UnderWay {
     }
 
     /// Takes some of the outbox to the sink: so many bytes of payloads.
-    async fn read(&mut self) -> Result<u64, PublishError> {
+    async fn read(&mut self, followers: &mut Followers) -> Result<u64, PublishError> {
         let rows = self.store.outbox(self.shard, self.read, READ_BYTES).await?;
         if rows.is_empty() {
             return Ok(0);
@@ -182,6 +202,7 @@ impl UnderWay {
             bytes += row.payload.len() as u64;
         }
         self.bytes += bytes;
+        followers.take(&events, &records).await;
         self.sink.take(&records).await?;
         self.of.shared.metrics.history_events.inc_by(records.len() as u64);
         Ok(bytes)
@@ -197,10 +218,11 @@ impl UnderWay {
     }
 
     /// Has the sink keep what it was given, then takes it off the outbox.
-    async fn flush(&mut self) -> Result<(), PublishError> {
+    async fn flush(&mut self, followers: &mut Followers) -> Result<(), PublishError> {
         if self.bytes == 0 {
             return Ok(());
         }
+        followers.settle().await;
         self.sink.flush(self.read).await?;
         let (ended, renamed) = self.names.take_ended();
         let forget = Arc::new(ForgetOutbox { through: self.read, devices: ended });

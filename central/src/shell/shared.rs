@@ -100,6 +100,12 @@ impl Shared {
     }
 
     /// The newest durable world.
+    /// What is counted, in the text format of OpenMetrics.
+    pub(crate) fn scrape(&self) -> String {
+        self.metrics.clock_jumped.set(i64::from(self.clock.has_jumped()));
+        self.metrics.text(&self.world())
+    }
+
     pub(crate) fn world(&self) -> Arc<World> {
         self.world.load_full()
     }

@@ -32,15 +32,37 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// What the edge counts, as a text.
+#[derive(Debug)]
+pub(super) struct Scrape {
+    shared: Arc<Shared>,
+    registry: Registry,
+}
+
+impl Scrape {
+    pub(super) fn new(shared: Arc<Shared>) -> Scrape {
+        let mut registry = Registry::default();
+        shared.metrics.register(&mut registry);
+        Scrape { shared, registry }
+    }
+
+    /// In the text format of OpenMetrics.
+    pub(super) fn text(&self) -> String {
+        self.shared.metrics.link_down_seconds.set(self.shared.down_for().as_secs_f64());
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)
+            .expect("a string takes every character");
+        text
+    }
+}
+
 /// Serves until the edge has stopped. Without a listener it only watches the certificate.
 pub(super) fn run(
     shared: Arc<Shared>,
     certificate: Option<Arc<Certificate>>,
     listener: Option<TcpListener>,
 ) -> std::io::Result<()> {
-    let mut registry = Registry::default();
-    shared.metrics.register(&mut registry);
-    let registry = Arc::new(registry);
+    let scrape = Arc::new(Scrape::new(shared.clone()));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(Default::default())?;
@@ -66,11 +88,11 @@ pub(super) fn run(
                 continue;
             };
             let Ok(place) = places.clone().try_acquire_owned() else { continue };
-            let (shared, registry) = (shared.clone(), registry.clone());
+            let (shared, scrape) = (shared.clone(), scrape.clone());
             tokio::task::spawn_local(async move {
                 let _place = place;
                 let service = service_fn(|request: Request<Incoming>| {
-                    let answer = answer(&shared, &registry, &request);
+                    let answer = answer(&shared, &scrape, &request);
                     std::future::ready(Ok::<_, Infallible>(answer))
                 });
                 let mut builder = hyper::server::conn::http1::Builder::new();
@@ -113,17 +135,11 @@ async fn watch(certificate: Arc<Certificate>) {
     }
 }
 
-fn answer<B>(shared: &Shared, registry: &Registry, request: &Request<B>) -> Response<Full<Bytes>> {
+fn answer<B>(shared: &Shared, scrape: &Scrape, request: &Request<B>) -> Response<Full<Bytes>> {
     let (status, kind, body) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/healthz") => (StatusCode::OK, TEXT, "ok\n".to_owned()),
         (&Method::GET | &Method::HEAD, "/readyz") => ready(shared),
-        (&Method::GET | &Method::HEAD, "/metrics") => {
-            shared.metrics.link_down_seconds.set(shared.down_for().as_secs_f64());
-            let mut text = String::new();
-            prometheus_client::encoding::text::encode(&mut text, registry)
-                .expect("a string takes every character");
-            (StatusCode::OK, METRICS, text)
-        }
+        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, METRICS, scrape.text()),
         _ => (StatusCode::NOT_FOUND, TEXT, "not found\n".to_owned()),
     };
     let mut response = Response::new(Full::from(body));

@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::metrics::Metrics;
+use crate::exporter::Scrape;
 
 /// Operators' connections at a time.
 const CONNECTIONS_MAX: usize = 64;
@@ -64,6 +65,20 @@ pub(super) async fn listen(address: SocketAddr, metrics: Arc<Metrics>) -> io::Re
     Ok(())
 }
 
+/// What gives the text of these metrics.
+pub(super) fn scrape(metrics: &Metrics) -> Scrape {
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    Scrape::new(move || text(&registry))
+}
+
+fn text(registry: &Registry) -> String {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, registry)
+        .expect("a string takes every character");
+    text
+}
+
 fn answer<B>(
     metrics: &Metrics,
     registry: &Registry,
@@ -75,12 +90,7 @@ fn answer<B>(
             0 => (StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready\n".to_owned()),
             _ => (StatusCode::OK, TEXT, "ready\n".to_owned()),
         },
-        (&Method::GET | &Method::HEAD, "/metrics") => {
-            let mut text = String::new();
-            prometheus_client::encoding::text::encode(&mut text, registry)
-                .expect("a string takes every character");
-            (StatusCode::OK, METRICS, text)
-        }
+        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, METRICS, text(registry)),
         _ => (StatusCode::NOT_FOUND, TEXT, "not found\n".to_owned()),
     };
     let mut response = Response::new(Full::from(body));

@@ -86,6 +86,10 @@ impl Settings {
         if self.history.lake_compression.get() > LAKE_COMPRESSION_MAX {
             fault("history.lake_compression", format!("expected at most {LAKE_COMPRESSION_MAX}"));
         }
+        if self.history.to == HistoryTo::Off && self.event_log.to.is_some() {
+            let what = "expected a history: with history.to = \"off\" nothing is told".to_owned();
+            fault("event_log.to", what);
+        }
         if self.history.to == HistoryTo::Kafka && self.history.kafka_brokers.is_none() {
             let what = "expected brokers, as host:port, because history.to is kafka".to_owned();
             fault("history.kafka_brokers", what);

@@ -6,14 +6,14 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use carillon_central::config::HttpsUrl;
+use carillon_central::config::{EventLogFormat, EventLogTo, HttpsUrl};
 use carillon_persist::StoreUrl;
 use carillon_persist::history::lake::LakeUrl;
 
 use super::kinds::{
-    ByteSize, CredentialKeyList, DurationOrOff, HistoryTo, HostPort, HostPorts, KafkaProperties,
-    ListenAt, LogFilter, LogFormat, Networks, Partitions, Password, Ports, RootSecret, Secret,
-    Setting, TopicName,
+    ByteSize, CredentialKeyList, DurationOrOff, EventPatterns, HistoryTo, HostPort, HostPorts,
+    KafkaProperties, ListenAt, LogFilter, LogFormat, MetricPrefix, Networks, Partitions, Password,
+    Ports, RootSecret, Secret, Setting, TopicName,
 };
 use super::reader::Reader;
 use super::{Key, Section};
@@ -80,6 +80,18 @@ settings! {
         format: LogFormat = "auto",
         /// Least level that is written, also by module, as tracing's EnvFilter takes it.
         filter: LogFilter = "info",
+    }
+
+    /// Counters and gauges, sent as /metrics shows them; see docs/metrics.md.
+    "metrics" "metrics." metrics: MetricsSettings {
+        /// Where Graphite takes lines over TCP. Not set: it gets none.
+        graphite: Option<HostPort> = "",
+        /// Where StatsD takes datagrams over UDP. Not set: it gets none.
+        statsd: Option<HostPort> = "",
+        /// What all names begin with there. Not alike on two processes.
+        prefix: MetricPrefix = "carillon",
+        /// How often they are sent.
+        interval: Duration = "10s",
     }
 
     /// The tier that owns the truth.
@@ -293,6 +305,24 @@ settings! {
         /// Start although the history knows changes that the database lost, because it was restored from a backup. The
         /// history is told what was cut off. To be said once, not to be left in a file.
         accept_restore: bool = "false",
+    }
+
+    /// Lines for people beside the history, as it happens; see docs/history.md.
+    "event_log" "event_log." event_log: EventLogSettings {
+        /// Where central writes a line an event: a file, or `stdout`. Not set: nowhere.
+        to: Option<EventLogTo> = "",
+        /// `json`, or `csv` with a header.
+        format: EventLogFormat = "json",
+        /// Events that are written, by commas; `message.*` are all that begin so. Not set: all.
+        events: Option<EventPatterns> = "",
+        /// Whether devices are named by their ids, which the rest of the history never tells, rather than by pseudonyms.
+        device_ids: bool = "true",
+        /// Bytes of a file; before it has more it is renamed, to `.1`, that to `.2` and so on.
+        rotate_bytes: ByteSize = "100MiB",
+        /// Rename it too when a day of UTC is over and something happens.
+        rotate_daily: bool = "false",
+        /// Renamed files that are kept.
+        rotate_keep: NonZeroUsize = "10",
     }
 
     /// The archiver, which takes the topic into the lake.

@@ -7,7 +7,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use carillon_central::config::{HttpsUrl, Network};
+use carillon_central::config::{EventLogFormat, EventLogPlan, EventLogTo, HttpsUrl, Network};
 use carillon_persist::StoreUrl;
 use carillon_persist::history::kafka::is_topic;
 use carillon_persist::history::lake::LakeUrl;
@@ -196,6 +196,23 @@ impl Setting for HostPort {
     }
 }
 
+/// Words with dots between, that the names of metrics begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MetricPrefix(pub(crate) String);
+
+impl Setting for MetricPrefix {
+    const KIND: Kind = text_kind(
+        "1 to 100 letters, digits, hyphens, underscores and dots, no dot first, last or beside another",
+        "PREFIX",
+    );
+
+    fn parse(text: &str) -> Option<Self> {
+        let is_known = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+        let is_word = |word: &str| !word.is_empty() && word.bytes().all(is_known);
+        (text.len() <= 100 && text.split('.').all(is_word)).then(|| Self(text.to_owned()))
+    }
+}
+
 /// Several of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostPorts(pub(crate) String);
@@ -264,9 +281,51 @@ impl Setting for HistoryTo {
     }
 }
 
+impl Setting for EventLogTo {
+    const KIND: Kind = text_kind("\"stdout\" or the path of a file", "PLACE");
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "stdout" => Some(Self::Stdout),
+            path => PathBuf::parse(path).map(Self::File),
+        }
+    }
+}
+
+impl Setting for EventLogFormat {
+    const KIND: Kind = text_kind("\"json\" or \"csv\"", "FORMAT");
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "json" => Some(Self::Json),
+            "csv" => Some(Self::Csv),
+            _ => None,
+        }
+    }
+}
+
+/// Events of the history, some by the words that their names begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EventPatterns(pub(crate) Vec<String>);
+
+impl Setting for EventPatterns {
+    const KIND: Kind = text_kind(
+        "names of events like \"message.state\" or \"device.*\", by commas; docs/history.md lists them",
+        "EVENTS",
+    );
+
+    fn parse(text: &str) -> Option<Self> {
+        let patterns = text.split(',').map(|part| part.trim().to_owned());
+        let patterns: Vec<String> = patterns.collect();
+        patterns.iter().all(|part| EventLogPlan::is_pattern(part)).then_some(Self(patterns))
+    }
+}
+
 impl Setting for LakeUrl {
-    const KIND: Kind =
-        text_kind("\"file:///ABSOLUTE/PATH\", the bare path, or \"s3://BUCKET/PREFIX\"", "URL");
+    const KIND: Kind = text_kind(
+        "\"file:///ABSOLUTE/PATH\", the bare path, \"s3://BUCKET/PREFIX\" or, if built with it, \"hdfs://NAMENODE:PORT/PATH\"",
+        "URL",
+    );
 
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok()

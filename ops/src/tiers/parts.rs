@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use carillon_central::config::{
-    AdminConfig, AudienceLimits, BatchLimits, Budgets, CredentialKey, CredentialKeys,
+    AdminConfig, AudienceLimits, BatchLimits, Budgets, CredentialKey, CredentialKeys, EventLogPlan,
     FunnelRetention, HistoryConfig, HistoryPlan, HistorySink, LinkConfig, ProviderConfig,
     PusherConfig, QuotaLimits, StoreConfig, Token as CentralToken, WriterConfig,
 };
@@ -207,6 +207,20 @@ fn history(settings: &Settings, made: &Made) -> Option<HistoryPlan> {
         flush_every: history.flush_every,
         flush_bytes: history.flush_bytes.0,
         accept_restore: history.accept_restore,
+        event_log: event_log(settings),
+    })
+}
+
+fn event_log(settings: &Settings) -> Option<EventLogPlan> {
+    let log = &settings.event_log;
+    Some(EventLogPlan {
+        to: log.to.clone()?,
+        format: log.format,
+        events: log.events.clone().map(|events| events.0).unwrap_or_default(),
+        device_ids: log.device_ids,
+        rotate_bytes: log.rotate_bytes.0 as u64,
+        rotate_daily: log.rotate_daily,
+        rotate_keep: log.rotate_keep.get(),
     })
 }
 

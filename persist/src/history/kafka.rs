@@ -17,6 +17,7 @@ mod message;
 mod options;
 mod producer;
 mod reader;
+mod rest;
 #[cfg(test)]
 mod tests;
 mod topic;
@@ -27,6 +28,7 @@ pub use error::KafkaError;
 pub use options::{KafkaOptions, TOPIC_BYTES_MAX, is_topic};
 pub use producer::Producer;
 pub use reader::{Batch, Reader, Start, Unreadable};
+pub use rest::{Rest, partitions, rest};
 pub use topic::Tail;
 
 /// The largest record that is sent, as JSON. With headers it stays below 1 MB, which brokers take as they come.

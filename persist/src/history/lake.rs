@@ -49,7 +49,7 @@ use chain::Chain;
 use names::Source;
 
 pub use place::{LakeOptions, LakeUrl, LakeUrlError, S3Options};
-pub use read::Query;
+pub use read::{Fork, Query};
 pub use writer::{Committed, LakeWriter};
 
 /// The version of the columns, written into each file as `carillon.schema`. A greater one has more of them.
@@ -128,7 +128,7 @@ impl Lake {
         };
         let local = match &options.url {
             LakeUrl::Local(path) => Some(path.as_path().into()),
-            LakeUrl::S3 { .. } => None,
+            LakeUrl::S3 { .. } | LakeUrl::Hdfs { .. } => None,
         };
         Lake { store, local, shape, commits_kept: 100 }
     }
@@ -152,6 +152,14 @@ impl Lake {
     pub async fn tail(&self, source: &str, shard: ShardId) -> Result<Option<ShardTail>, LakeError> {
         let newest = self.chain(source)?.newest().await?;
         Ok(newest.and_then(|commit| commit.tails().get(&shard).copied()))
+    }
+
+    /// How far a source has been taken, as the writer of its newest commit was told, without becoming its writer.
+    ///
+    /// # Errors
+    /// [`LakeError::Unavailable`] or [`LakeError::Damaged`].
+    pub async fn end(&self, source: &str) -> Result<Option<u64>, LakeError> {
+        Ok(self.chain(source)?.newest().await?.and_then(|commit| commit.end))
     }
 
     fn chain(&self, source: &str) -> Result<Chain, LakeError> {

@@ -14,7 +14,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-use super::{PATIENCE, record, records};
+use super::{PATIENCE, record, records, report};
 
 /// More than partitions, so that two share one.
 const SHARDS: u16 = 3;
@@ -201,7 +201,23 @@ async fn an_archiver_that_is_killed_at_random_writes_each_record_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lake_in_s3_has_each_record_once_too() {
     let s3 = S3::start();
-    let trial = Trial::new(|_| s3.lake("history"));
+    far_away(Trial::new(|_| s3.lake("history"))).await;
+}
+
+/// Names a folder of a running HDFS, `hdfs://namenode:9000/path`, for tests and an executable built with the feature.
+const HDFS: &str = "CARILLON_TEST_HDFS";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lake_in_hdfs_has_each_record_once_too() {
+    let Ok(url) = std::env::var(HDFS) else {
+        return report(&format!("not run: {HDFS} names no HDFS"));
+    };
+    let url = format!("{url}/test-{:016x}", rand::random::<u64>());
+    let url = url.parse().unwrap_or_else(|error| panic!("{HDFS}: {error}"));
+    far_away(Trial::new(|_| LakeOptions::new(url))).await;
+}
+
+async fn far_away(trial: Trial) {
     let producing = trial.produce(3000, Duration::from_secs(4));
     let mut archiver = trial.archiver();
     for _ in 0..4 {

@@ -2,6 +2,9 @@
 
 mod archive;
 mod central;
+mod event_log;
+mod manual;
+mod query;
 mod restored;
 mod topic;
 

@@ -81,8 +81,7 @@ pub(crate) async fn readyz(State(api): State<Api>) -> Response {
 pub(crate) async fn metrics(State(api): State<Api>) -> Response {
     let kind =
         HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    api.shared.metrics.clock_jumped.set(i64::from(api.shared.clock.has_jumped()));
-    ([(header::CONTENT_TYPE, kind)], api.shared.metrics.text(&api.world())).into_response()
+    ([(header::CONTENT_TYPE, kind)], api.shared.scrape()).into_response()
 }
 
 /// This document.

@@ -135,15 +135,26 @@ fn begin(
             Start::Earliest => low,
             Start::At(offset) => offset,
         };
-        if !(low..=high.saturating_add(END_SLACK)).contains(&wanted) {
-            return Err(KafkaError::OutOfRange { partition, low, high, wanted });
-        }
+        in_range(partition, (low, high), wanted)?;
         let offset = Offset::Offset(wanted.try_into().unwrap_or(i64::MAX));
         places.add_partition_offset(&options.topic, partition, offset).map_err(failed)?;
     }
     let failed = |error: ClientError| KafkaError::Client { what: error.to_string() };
     consumer.assign(&places).map_err(failed)?;
     Ok(consumer)
+}
+
+/// Whether a partition can be read from an offset on.
+pub(super) fn in_range(
+    partition: i32,
+    (low, high): (u64, u64),
+    wanted: u64,
+) -> Result<(), KafkaError> {
+    if (low..=high.saturating_add(END_SLACK)).contains(&wanted) {
+        Ok(())
+    } else {
+        Err(KafkaError::OutOfRange { partition, low, high, wanted })
+    }
 }
 
 /// Reads until nobody wants more, or reading on is in vain.
@@ -177,7 +188,7 @@ fn read(consumer: &BaseConsumer<Told>, out: &mpsc::Sender<Result<Batch, KafkaErr
 }
 
 /// Whether waiting longer mends nothing.
-fn lasting(error: &ClientError) -> bool {
+pub(super) fn lasting(error: &ClientError) -> bool {
     use RDKafkaErrorCode::{
         AutoOffsetReset, GroupAuthorizationFailed, OffsetOutOfRange, TopicAuthorizationFailed,
         UnknownPartition, UnknownTopic, UnknownTopicOrPartition,

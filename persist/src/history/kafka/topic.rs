@@ -68,6 +68,22 @@ pub(super) fn ensure(options: &KafkaOptions, runtime: &Handle) -> Result<u16, Ka
     }
 }
 
+/// The number of partitions; `None` if there is no such topic.
+pub(super) fn count(options: &KafkaOptions) -> Result<Option<u16>, KafkaError> {
+    let deadline = Instant::now() + options.wait_max;
+    let consumer = consumer(options, &[])?;
+    loop {
+        let what = match partitions(&consumer, options, deadline) {
+            Ok(partitions) => return Ok(partitions),
+            Err(what) => format!("{what}; {}", consumer.context().take()),
+        };
+        if Instant::now() >= deadline {
+            return Err(KafkaError::Topic { topic: options.topic.clone(), what });
+        }
+        std::thread::sleep(RETRY_AFTER);
+    }
+}
+
 /// A client that creates no topic by looking for one, and reads only what is assigned to it.
 pub(super) fn consumer(
     options: &KafkaOptions,

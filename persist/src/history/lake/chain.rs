@@ -168,7 +168,9 @@ impl Chain {
                 Err(error) => return Err(error),
             }
             // Of none that comes after this commit: its writer may be about to make it.
-            let is_over = |path: &Path| number_of(name(path)).is_some_and(|staged| staged <= n);
+            // What was killed in the middle of a put HDFS shows as `.<name>.tmp.<number>`.
+            let of = |path: &Path| number_of(name(path).trim_start_matches('.'));
+            let is_over = |path: &Path| of(path).is_some_and(|staged| staged <= n);
             self.delete(staged.into_iter().filter(is_over)).await?;
             self.sweep(n).await;
             let too_old = n.saturating_sub(commits_kept);
@@ -226,8 +228,17 @@ impl Chain {
                 }
                 Err(error) => Err(LakeError::unavailable("look for", path, error)),
             },
-            Err(error) => Err(LakeError::unavailable("rename a staged file to", path, error)),
+            // HDFS says of a file that is renamed already only that something went wrong.
+            Err(error) => match self.is_renamed(&staged, &path).await {
+                true => Ok(()),
+                false => Err(LakeError::unavailable("rename a staged file to", path, error)),
+            },
         }
+    }
+
+    async fn is_renamed(&self, from: &Path, to: &Path) -> bool {
+        matches!(self.store.head(from).await, Err(Error::NotFound { .. }))
+            && self.store.head(to).await.is_ok()
     }
 
     /// Removes a commit that is too old to matter. What is left behind goes when the source is next resumed.

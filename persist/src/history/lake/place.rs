@@ -13,7 +13,7 @@ use object_store::{ObjectStore, RetryConfig};
 
 use super::LakeError;
 
-/// `file:///an/absolute/path`, the bare path, or `s3://bucket/prefix`.
+/// `file:///an/absolute/path`, the bare path, `s3://bucket/prefix`, or `hdfs://namenode:port/path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LakeUrl {
     Local(PathBuf),
@@ -22,16 +22,29 @@ pub enum LakeUrl {
         /// Without slashes at its ends; may be empty.
         prefix: String,
     },
+    /// Only with the feature `hdfs`.
+    Hdfs {
+        /// A NameNode as `host:port`, or the name of a nameservice of Hadoop's configuration.
+        authority: String,
+        /// Without slashes at its ends; not empty.
+        path: String,
+    },
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LakeUrlError {
-    #[error("expected file:///ABSOLUTE/PATH, /ABSOLUTE/PATH or s3://BUCKET/PREFIX")]
+    #[error(
+        "expected file:///ABSOLUTE/PATH, /ABSOLUTE/PATH, s3://BUCKET/PREFIX or hdfs://NAMENODE:PORT/PATH"
+    )]
     Scheme,
     #[error("the path of a lake is absolute, as in file:///var/lib/carillon/history")]
     Path,
     #[error("the name of a bucket has 3 to 63 lower-case letters, digits, dots and hyphens")]
     Bucket,
+    #[error("a lake in HDFS is hdfs://NAMENODE:PORT/PATH or hdfs://NAMESERVICE/PATH, with a path")]
+    Hdfs,
+    #[error("this executable was built without HDFS (cargo's feature hdfs)")]
+    NoHdfs,
 }
 
 /// How to reach an S3-compatible store. What is not given comes from the usual variables of the environment
@@ -105,8 +118,27 @@ impl LakeOptions {
                     Ok(Arc::new(PrefixStore::new(store, prefix.as_str())))
                 }
             }
+            LakeUrl::Hdfs { authority, path } => hdfs(authority, path),
         }
     }
+}
+
+/// HDFS, with what Hadoop's own configuration says of it (`HADOOP_CONF_DIR`, or `HADOOP_HOME`).
+#[cfg(feature = "hdfs")]
+fn hdfs(authority: &str, path: &str) -> Result<Arc<dyn ObjectStore>, LakeError> {
+    let url = format!("hdfs://{authority}");
+    let store = hdfs_native_object_store::HdfsObjectStoreBuilder::new().with_url(url).build();
+    let store = store.map_err(|source| LakeError::Setup {
+        attempted: "set up the client of HDFS",
+        source: source.into(),
+    })?;
+    Ok(Arc::new(PrefixStore::new(store, path)))
+}
+
+#[cfg(not(feature = "hdfs"))]
+fn hdfs(_: &str, _: &str) -> Result<Arc<dyn ObjectStore>, LakeError> {
+    let attempted = "set up the client of HDFS";
+    Err(LakeError::Setup { attempted, source: LakeUrlError::NoHdfs.into() })
 }
 
 impl S3Options {
@@ -166,6 +198,19 @@ impl FromStr for LakeUrl {
             let prefix = prefix.trim_matches('/').to_owned();
             return Ok(LakeUrl::S3 { bucket: bucket.to_owned(), prefix });
         }
+        if let Some(rest) = text.strip_prefix("hdfs://") {
+            let (authority, path) = rest.split_once('/').ok_or(LakeUrlError::Hdfs)?;
+            let (authority, path) = (authority.to_owned(), path.trim_matches('/').to_owned());
+            let is_known = |b: u8| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b);
+            // Its root has other things in it than a lake.
+            if authority.is_empty() || path.is_empty() || !authority.bytes().all(is_known) {
+                return Err(LakeUrlError::Hdfs);
+            }
+            return match cfg!(feature = "hdfs") {
+                true => Ok(LakeUrl::Hdfs { authority, path }),
+                false => Err(LakeUrlError::NoHdfs),
+            };
+        }
         let path = match text.strip_prefix("file://") {
             Some(path) => path,
             None if text.contains("://") => return Err(LakeUrlError::Scheme),
@@ -185,6 +230,7 @@ impl fmt::Display for LakeUrl {
             LakeUrl::Local(path) => write!(f, "file://{}", path.display()),
             LakeUrl::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
             LakeUrl::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+            LakeUrl::Hdfs { authority, path } => write!(f, "hdfs://{authority}/{path}"),
         }
     }
 }
@@ -212,8 +258,17 @@ mod tests {
             ("gs://bucket/lake", LakeUrlError::Scheme),
             ("s3:///lake", LakeUrlError::Bucket),
             ("s3://Bucket", LakeUrlError::Bucket),
+            ("hdfs://namenode:9000", LakeUrlError::Hdfs),
+            ("hdfs://namenode:9000/", LakeUrlError::Hdfs),
+            ("hdfs:///history", LakeUrlError::Hdfs),
+            ("hdfs://name node/history", LakeUrlError::Hdfs),
         ] {
             assert_eq!(text.parse::<LakeUrl>(), Err(error), "{text}");
+        }
+        let hdfs = "hdfs://namenode:9000/data/history/".parse::<LakeUrl>();
+        match cfg!(feature = "hdfs") {
+            true => assert_eq!(hdfs.unwrap().to_string(), "hdfs://namenode:9000/data/history"),
+            false => assert_eq!(hdfs, Err(LakeUrlError::NoHdfs)),
         }
     }
 

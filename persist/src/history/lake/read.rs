@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use carillon_expr::Date;
-use carillon_world::{AppId, MessageId, Millis};
+use carillon_world::{AppId, MessageId, Millis, ShardId};
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -34,15 +34,68 @@ pub struct Query {
     pub from: Option<Millis>,
     /// Itself not included.
     pub until: Option<Millis>,
+    /// What these cut off is left out.
+    pub forks: Vec<Fork>,
     /// The most records that are given. Some times as many are held in memory.
     pub limit: usize,
+}
+
+/// A shard that went on from a backup: records of earlier epochs with a greater number tell of what never was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fork {
+    shard: ShardId,
+    /// The number of the epoch that began it.
+    epoch: u64,
+    /// The number of the last event before it.
+    events: u64,
+}
+
+impl Fork {
+    /// The event that tells of forks, and of other openings.
+    pub const EVENT: &str = "shard.opened";
+
+    /// `None` if the record tells of none.
+    pub fn of(record: &Record) -> Option<Fork> {
+        #[derive(serde::Deserialize)]
+        struct Opened {
+            epoch: u64,
+            events: u64,
+            fork: bool,
+        }
+        if record.event.as_str() != Fork::EVENT {
+            return None;
+        }
+        let opened: Opened = serde_json::from_str(record.data.get()).ok()?;
+        let Opened { epoch, events, fork } = opened;
+        fork.then_some(Fork { shard: record.id.shard, epoch, events })
+    }
+
+    /// Whether what the record tells of is undone by this.
+    pub fn cuts_off(&self, record: &Record) -> bool {
+        let id = &record.id;
+        id.shard == self.shard && id.epoch.number < self.epoch && id.seq > self.events
+    }
 }
 
 impl Query {
     /// All that there is, up to a number of records.
     pub fn first(limit: usize) -> Query {
         let (app, device, message, event, from, until) = (None, None, None, None, None, None);
-        Query { app, device, message, event, from, until, limit }
+        Query { app, device, message, event, from, until, forks: Vec::new(), limit }
+    }
+
+    /// Whether a record is asked for, whatever the limit.
+    pub fn wants(&self, record: &Record) -> bool {
+        self.app.is_none_or(|app| record.app == Some(app))
+            && self.device.is_none_or(|device| record.device == Some(device))
+            && self.message.is_none_or(|message| record.message == Some(message))
+            && self.event.as_ref().is_none_or(|event| record.event == *event)
+            && self.wants_at(record.at.0)
+            && self.is_true(record)
+    }
+
+    fn is_true(&self, record: &Record) -> bool {
+        !self.forks.iter().any(|fork| fork.cuts_off(record))
     }
 
     fn wants_hour(&self, hour: Hour) -> bool {

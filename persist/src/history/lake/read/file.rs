@@ -72,6 +72,9 @@ pub(super) async fn read(
             DecodeResult::Data(batch) => {
                 records(&batch, &mut events, &mut found)
                     .map_err(|detail| LakeError::damaged(&meta.location, detail))?;
+                if !query.forks.is_empty() {
+                    found.retain(|record| query.is_true(record));
+                }
                 if found.len() > query.limit.saturating_mul(2) {
                     keep_first(&mut found, query.limit);
                 }

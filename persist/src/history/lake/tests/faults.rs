@@ -36,6 +36,16 @@ pub(super) enum Fault {
     WaitsAfter,
 }
 
+/// What a store makes of a rename.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Renames {
+    AtOnce,
+    /// As S3 does it, which knows no rename.
+    ByCopy,
+    /// As HDFS does it: where there is nothing to be renamed, it says only that something went wrong.
+    Vaguely,
+}
+
 /// What the rows of a lake are named by: shard, epoch and number.
 pub(super) type Id = (i32, i64, i64);
 
@@ -54,8 +64,7 @@ pub(super) struct Way(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     place: Arc<Place>,
-    /// As S3 does it, which knows no rename.
-    renames_by_copy: bool,
+    renames: Renames,
     /// The call that is hurt, from 1.
     at: usize,
     fault: Fault,
@@ -122,14 +131,14 @@ fn ids(file: Bytes) -> Vec<Id> {
 }
 
 impl Way {
-    pub(super) fn sound(place: &Arc<Place>, renames_by_copy: bool) -> Way {
-        Way::hurt(place, renames_by_copy, usize::MAX, Fault::Fails)
+    pub(super) fn sound(place: &Arc<Place>, renames: Renames) -> Way {
+        Way::hurt(place, renames, usize::MAX, Fault::Fails)
     }
 
-    pub(super) fn hurt(place: &Arc<Place>, renames_by_copy: bool, at: usize, fault: Fault) -> Way {
+    pub(super) fn hurt(place: &Arc<Place>, renames: Renames, at: usize, fault: Fault) -> Way {
         Way(Arc::new(Inner {
             place: place.clone(),
-            renames_by_copy,
+            renames,
             at,
             fault,
             calls: AtomicUsize::new(0),
@@ -328,8 +337,13 @@ impl ObjectStore for Way {
         'q: 'f,
     {
         Box::pin(async move {
-            if !self.0.renames_by_copy {
-                return self.call(self.inner().rename_opts(from, to, options)).await;
+            if self.0.renames != Renames::ByCopy {
+                let renamed = self.call(self.inner().rename_opts(from, to, options)).await;
+                let is_vague = self.0.renames == Renames::Vaguely;
+                return renamed.map_err(|error| match error {
+                    Error::NotFound { .. } if is_vague => lost(),
+                    error => error,
+                });
             }
             self.copy_opts(from, to, CopyOptions::default()).await?;
             self.delete(from).await

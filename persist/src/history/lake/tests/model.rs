@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use super::super::LakeWriter;
-use super::faults::{Fault, Id, Place, Way};
+use super::faults::{Fault, Id, Place, Renames, Way};
 use super::*;
 use crate::history::lake::{Committed, LakeError, ShardTail};
 
@@ -64,7 +64,7 @@ impl Story {
     }
 
     async fn check(self, place: &Arc<Place>, context: &str) {
-        let lake = lake(Way::sound(place, false).store());
+        let lake = lake(Way::sound(place, Renames::AtOnce).store());
         self.tell(&lake).await.unwrap();
         assert_eq!(place.rows().await, self.ids(), "{context}");
         // And nothing is left over.
@@ -96,14 +96,15 @@ async fn commit(writer: &mut LakeWriter, end: u64) -> Result<Committed, LakeErro
 
 #[tokio::test]
 async fn whatever_call_fails_each_row_is_there_once() {
-    for (fault, renames_by_copy) in
-        [(Fault::Fails, false), (Fault::Fails, true), (Fault::Lost, false), (Fault::Lost, true)]
+    let ways = [Renames::AtOnce, Renames::ByCopy, Renames::Vaguely];
+    for (fault, renames) in
+        [Fault::Fails, Fault::Lost].into_iter().flat_map(|fault| ways.map(|way| (fault, way)))
     {
         let mut tried = 0;
         for at in 1.. {
             let place = Arc::new(Place::default());
-            let way = Way::hurt(&place, renames_by_copy, at, fault);
-            let context = format!("{fault:?} at {at}, by copy {renames_by_copy}");
+            let way = Way::hurt(&place, renames, at, fault);
+            let context = format!("{fault:?} at {at}, {renames:?}");
             LONG.tell(&lake(way.store())).await.expect(&context);
             // Before anyone resumes.
             assert_eq!(place.rows().await, LONG.ids(), "{context}");
@@ -119,17 +120,19 @@ async fn whatever_call_fails_each_row_is_there_once() {
 
 #[tokio::test]
 async fn after_whatever_call_the_process_ends_each_row_is_there_once() {
-    for (fault, renames_by_copy) in
-        [(Fault::LastBefore, false), (Fault::LastAfter, false), (Fault::LastAfter, true)]
-    {
+    for (fault, renames) in [
+        (Fault::LastBefore, Renames::AtOnce),
+        (Fault::LastAfter, Renames::AtOnce),
+        (Fault::LastAfter, Renames::ByCopy),
+    ] {
         for at in 1.. {
             let place = Arc::new(Place::default());
-            let way = Way::hurt(&place, renames_by_copy, at, fault);
+            let way = Way::hurt(&place, renames, at, fault);
             let told = LONG.tell(&lake(way.store())).await;
-            let context = format!("{fault:?} at {at}, by copy {renames_by_copy}");
+            let context = format!("{fault:?} at {at}, {renames:?}");
             assert_eq!(told.is_err(), way.is_hurt(), "{context}");
             // Once resumed, and before more is told, all of the newest commit and no more is there.
-            let again = lake(Way::sound(&place, renames_by_copy).store());
+            let again = lake(Way::sound(&place, renames).store());
             let writer = again.resume(SOURCE).await.unwrap();
             let told_to = writer.end().unwrap_or(0).min(LONG.records);
             let committed = Story { records: told_to, ..LONG };
@@ -144,11 +147,13 @@ async fn after_whatever_call_the_process_ends_each_row_is_there_once() {
 
 #[tokio::test]
 async fn a_commit_that_is_dropped_at_any_moment_is_made_again() {
-    for (fault, renames_by_copy) in [(Fault::WaitsBefore, false), (Fault::WaitsAfter, true)] {
+    for (fault, renames) in
+        [(Fault::WaitsBefore, Renames::AtOnce), (Fault::WaitsAfter, Renames::ByCopy)]
+    {
         let mut dropped = 0;
         for at in 1.. {
             let place = Arc::new(Place::default());
-            let way = Way::hurt(&place, renames_by_copy, at, fault);
+            let way = Way::hurt(&place, renames, at, fault);
             let lake = lake(way.store());
             let mut writer = tokio::select! {
                 writer = lake.resume(SOURCE) => writer.unwrap(),
@@ -165,7 +170,7 @@ async fn a_commit_that_is_dropped_at_any_moment_is_made_again() {
                     () = way.reached() => dropped += 1,
                 }
             }
-            let context = format!("{fault:?} at {at}, by copy {renames_by_copy}");
+            let context = format!("{fault:?} at {at}, {renames:?}");
             writer.commit(SHORT.records).await.expect(&context);
             assert_eq!((writer.end(), writer.rows()), (Some(SHORT.records), 0), "{context}");
             assert_eq!(place.rows().await, SHORT.ids(), "{context}");
@@ -183,17 +188,17 @@ async fn a_commit_that_is_dropped_at_any_moment_is_made_again() {
 #[tokio::test]
 async fn one_who_slept_while_another_wrote_does_no_harm() {
     let mut fenced = 0;
-    for (fault, renames_by_copy, kept) in [
-        (Fault::WaitsBefore, false, 1),
-        (Fault::WaitsBefore, true, 100),
-        (Fault::WaitsAfter, false, 100),
-        (Fault::WaitsAfter, true, 1),
+    for (fault, renames, kept) in [
+        (Fault::WaitsBefore, Renames::AtOnce, 1),
+        (Fault::WaitsBefore, Renames::ByCopy, 100),
+        (Fault::WaitsAfter, Renames::AtOnce, 100),
+        (Fault::WaitsAfter, Renames::ByCopy, 1),
     ] {
         for at in 1.. {
             let place = Arc::new(Place::default());
             let keeping = |way: &Way| Lake { commits_kept: kept, ..lake(way.store()) };
-            let sleeper = Way::hurt(&place, renames_by_copy, at, fault);
-            let context = format!("{fault:?} at {at}, by copy {renames_by_copy}, {kept} kept");
+            let sleeper = Way::hurt(&place, renames, at, fault);
+            let context = format!("{fault:?} at {at}, {renames:?}, {kept} kept");
             let sleeping = keeping(&sleeper);
             let sleep = tokio::spawn(async move { LONG.tell(&sleeping).await });
             tokio::select! {
@@ -201,7 +206,7 @@ async fn one_who_slept_while_another_wrote_does_no_harm() {
                 () = async { while !sleep.is_finished() { tokio::task::yield_now().await } } => {}
             }
             let is_asleep = !sleep.is_finished();
-            let other = Way::sound(&place, renames_by_copy);
+            let other = Way::sound(&place, renames);
             LONG.tell(&keeping(&other)).await.expect(&context);
             assert_eq!(place.rows().await, LONG.ids(), "{context}");
             sleeper.release();
@@ -230,7 +235,7 @@ async fn two_who_sleep_in_turn_do_no_harm() {
             let context = format!("the first at {first_at}, the second at {second_at}");
             let mut sleeps = Vec::new();
             for at in [first_at, second_at] {
-                let way = Way::hurt(&place, true, at, Fault::WaitsBefore);
+                let way = Way::hurt(&place, Renames::ByCopy, at, Fault::WaitsBefore);
                 let lake = lake(way.store());
                 let sleep = tokio::spawn(async move { SHORT.tell(&lake).await });
                 tokio::select! {
@@ -263,7 +268,7 @@ async fn two_who_sleep_in_turn_do_no_harm() {
 #[tokio::test]
 async fn who_is_fenced_stays_so_and_leaves_what_is_there() {
     let place = Arc::new(Place::default());
-    let lake = lake(Way::sound(&place, false).store());
+    let lake = lake(Way::sound(&place, Renames::AtOnce).store());
     let mut first = lake.resume(SOURCE).await.unwrap();
     first.push(&record(1));
     first.commit(1).await.unwrap();
@@ -289,7 +294,7 @@ async fn who_is_fenced_stays_so_and_leaves_what_is_there() {
 #[tokio::test]
 async fn a_writer_knows_how_far_it_is() {
     let place = Arc::new(Place::default());
-    let lake = lake(Way::sound(&place, false).store());
+    let lake = lake(Way::sound(&place, Renames::AtOnce).store());
     assert_eq!(lake.tail(SOURCE, ShardId::FIRST).await.unwrap(), None);
     let mut writer = lake.resume(SOURCE).await.unwrap();
     assert_eq!((writer.end(), writer.rows(), writer.bytes()), (None, 0, 0));
@@ -323,7 +328,7 @@ async fn a_writer_knows_how_far_it_is() {
 #[tokio::test]
 async fn only_the_newest_commits_are_kept() {
     let place = Arc::new(Place::default());
-    let lake = Lake { commits_kept: 3, ..lake(Way::sound(&place, false).store()) };
+    let lake = Lake { commits_kept: 3, ..lake(Way::sound(&place, Renames::AtOnce).store()) };
     let mut writer = lake.resume(SOURCE).await.unwrap();
     for end in 1..=9 {
         writer.commit(end).await.unwrap();
@@ -340,7 +345,7 @@ async fn only_the_newest_commits_are_kept() {
 async fn a_commit_that_is_not_understood_stops_the_writer() {
     use object_store::ObjectStoreExt;
     let place = Arc::new(Place::default());
-    let lake = lake(Way::sound(&place, false).store());
+    let lake = lake(Way::sound(&place, Renames::AtOnce).store());
     lake.resume(SOURCE).await.unwrap().commit(5).await.unwrap();
     let path = format!("_commits/{SOURCE}/{:020}.json", 2).into();
     let sound = place.inner.get(&path).await.unwrap().bytes().await.unwrap();

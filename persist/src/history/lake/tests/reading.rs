@@ -1,13 +1,13 @@
 use std::ops::ControlFlow;
 
 use super::super::{LakeError, Query};
-use super::faults::{Place, Way};
+use super::faults::{Place, Renames, Way};
 use super::*;
 
 const RECORDS: u64 = 40;
 
 async fn filled(place: &Arc<Place>) -> Lake {
-    let lake = lake(Way::sound(place, false).store());
+    let lake = lake(Way::sound(place, Renames::AtOnce).store());
     let mut writer = lake.resume("shard-0").await.unwrap();
     for n in 1..=RECORDS {
         writer.push(&record(n));
@@ -105,7 +105,7 @@ async fn little_is_fetched_for_a_device_that_is_not_there() {
     let files = place.inner.list(Some(&"app=00000000000000a0".into()));
     let files = futures_util::StreamExt::count(files).await;
     let calls = async |query: &Query| {
-        let way = Way::sound(&place, false);
+        let way = Way::sound(&place, Renames::AtOnce);
         let found = found(&lake(way.store()), query).await.len();
         (found, way.calls())
     };
@@ -122,7 +122,7 @@ async fn little_is_fetched_for_a_device_that_is_not_there() {
 #[tokio::test]
 async fn extremes_are_kept() {
     let place = Arc::new(Place::default());
-    let lake = lake(Way::sound(&place, false).store());
+    let lake = lake(Way::sound(&place, Renames::AtOnce).store());
     let mut writer = lake.resume("shard-65535").await.unwrap();
     let largest = Record {
         id: RecordId {
