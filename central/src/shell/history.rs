@@ -5,6 +5,7 @@
 //! forgotten, and what the history has already it is told twice, under the same id.
 
 mod batch;
+mod followers;
 mod sink;
 
 use std::sync::Arc;
@@ -17,7 +18,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::batch::Names;
+use self::followers::Followers;
 use self::sink::Sink;
+use super::callbacks::CallbackFollower;
 use super::opening::open_store;
 use super::shared::{Phase, Shared, reached};
 use super::write_handle::WriteHandle;
@@ -139,6 +142,7 @@ struct UnderWay {
     store: AnyStore,
     sink: Sink,
     names: Names,
+    followers: Followers,
     /// The last event that was read.
     read: u64,
     /// Of the rows that were read since the last flush.
@@ -149,12 +153,15 @@ struct UnderWay {
 
 impl UnderWay {
     fn new(of: Arc<Publisher>, store: AnyStore, sink: Sink) -> UnderWay {
+        let callbacks = CallbackFollower::new(of.shared.clone(), of.writes.clone());
+        let followers = Followers { callbacks: Some(callbacks) };
         UnderWay {
             shard: of.shared.shard,
             of,
             store,
             sink,
             names: Names::default(),
+            followers,
             read: 0,
             bytes: 0,
             oldest: None,
@@ -171,10 +178,18 @@ impl UnderWay {
         for row in &rows {
             events.push((row, row.events()?));
         }
-        self.names.look_up(&mut self.store, &self.of.writes, self.shard, &events).await?;
+        self.followers.take(&events).await?;
+        let is_read = self.sink.is_read();
+        if is_read {
+            self.names.look_up(&mut self.store, &self.of.writes, self.shard, &events).await?;
+        }
         let (mut records, mut bytes) = (Vec::new(), 0);
         for (row, events) in &events {
-            self.names.records(self.shard, row, events, &mut records)?;
+            if is_read {
+                self.names.records(self.shard, row, events, &mut records)?;
+            } else {
+                self.names.note_ended(events);
+            }
             if let Some(first) = events.first() {
                 self.oldest.get_or_insert((first.at, Instant::now()));
             }
