@@ -168,13 +168,12 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn new(
         config: &WriterConfig,
-        outbox: OutboxKept,
+        (outbox, callbacks): (OutboxKept, CallbacksKept),
         world: World,
         tallies: Tallies,
         keys: Vec<KeyRecord>,
         seen: LastSeen,
         (jobs, push_times): (Vec<PushJobRow>, Vec<PushTimesRow>),
-        callbacks: CallbacksKept,
     ) -> Ledger {
         let schedule = Schedule::of(&world);
         let mut committed = State::load(world, tallies);

@@ -167,20 +167,11 @@ impl Writer {
         let pushes = (std::mem::take(&mut kept.push_jobs), std::mem::take(&mut kept.push_times));
         let keys = keys.into_iter().map(KeyRecord::from).collect();
         let (seen, since) = LastSeen::open(&kept, config.device_ttl, now);
-        let (kept_outbox, callbacks) = (kept.outbox, std::mem::take(&mut kept.callbacks));
+        let history = (kept.outbox, std::mem::take(&mut kept.callbacks));
         let mut writer = Writer {
             upkeep: Upkeep::new(config, now, world.seq(), kept, since),
             clock_tick: config.clock_tick,
-            ledger: Ledger::new(
-                &config,
-                kept_outbox,
-                world,
-                tallies,
-                keys,
-                seen,
-                pushes,
-                callbacks,
-            ),
+            ledger: Ledger::new(&config, history, world, tallies, keys, seen, pushes),
             stage: Stage::Free,
             replies: VecDeque::new(),
             pending: 0,

@@ -54,6 +54,7 @@ struct Item {
     call: Call,
 }
 
+type Read = Result<Vec<CallbackLogRow>, ReadError>;
 type Flying = FuturesUnordered<BoxFuture<'static, (u64, Outcome)>>;
 
 struct UnderWay {
@@ -62,7 +63,8 @@ struct UnderWay {
     delivery: Delivery,
     items: VecDeque<Item>,
     flying: Flying,
-    reading: Option<BoxFuture<'static, (u64, Result<Vec<CallbackLogRow>, ReadError>)>>,
+    /// With the app's last event in the log when it was asked for.
+    reading: Option<BoxFuture<'static, (u64, Read)>>,
     reporting: Option<BoxFuture<'static, bool>>,
     line: Option<Arc<Line>>,
     used_at: Instant,
@@ -243,7 +245,7 @@ impl UnderWay {
     }
 
     /// What was read when the app's last event in the log was `asked`.
-    fn take_log(&mut self, asked: u64, read: Result<Vec<CallbackLogRow>, ReadError>) {
+    fn take_log(&mut self, asked: u64, read: Read) {
         let taken = read.map_err(|_| None).and_then(|rows| self.queue(asked, &rows).map_err(Some));
         if let Err(error) = taken {
             if let Some(error) = error {
