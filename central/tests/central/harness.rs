@@ -9,8 +9,9 @@ use carillon_central::config::{RootSecret, Token};
 use carillon_central::{Central, Config, Identity};
 use carillon_persist::history::{OutboxRow, PseudonymRow};
 use carillon_persist::{
-    AnyStore, CallbackLogFrom, CallbackLogRow, CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, ProviderTokenId,
-    Store, StoreBatch, StoreError, StoreOptions, StoreUrl, Tally, UnsafeSetting,
+    AnyStore, CallbackLogFrom, CallbackLogRow, CommitError, Committed, EpochClaim, IdempotencyRow,
+    Kept, Opening, ProviderTokenId, Store, StoreBatch, StoreError, StoreOptions, StoreUrl, Tally,
+    UnsafeSetting,
 };
 use carillon_world::{AppId, DeviceId, Millis, Row, ShardId};
 use http::{HeaderMap, Method, StatusCode};
