@@ -212,12 +212,16 @@ async fn what_an_endpoint_does_not_take_is_tried_again_with_the_same_id_until_it
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_log_forgets_is_shown_as_missed_and_holds_nobody_up() {
-    // About 20 events.
-    let flags = ["--history-to", "discard", "--callbacks-bytes-max", "8KiB"];
+    // Less than half of the events, which are some hundred KiB.
+    let flags = ["--history-to", "discard", "--callbacks-bytes-max", "300KiB"];
     let mut bench = Bench::start(Store::Sqlite, &flags).await;
     let endpoint = bench.endpoint("/a", &["message.created"]).await;
     bench.patch(&endpoint, json!({"state": "paused"})).await;
-    bench.messages(100).await;
+    let text = "x".repeat(8 << 10);
+    for _ in 0..100 {
+        let input = json!({"to": "all", "body": {"text": text}});
+        bench.admin.ok("POST", &format!("{}/messages", bench.app), input).await;
+    }
     bench.until(&endpoint, |found| found["missed"].as_u64() > Some(30)).await;
     bench.patch(&endpoint, json!({"state": "active"})).await;
     let is_done = |found: &Value| {
