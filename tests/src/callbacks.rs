@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::future::Future;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -167,39 +166,37 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn answer(
+async fn answer(
     books: Arc<Mutex<Books>>,
     request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Full<Bytes>>, Infallible>> {
-    async move {
-        let (head, body) = request.into_parts();
-        let path = head.uri.path().to_owned();
-        let body = body.collect().await.map(http_body_util::Collected::to_bytes);
-        let empty = |status| {
-            let builder = Response::builder().status(status);
-            Ok(builder.body(Full::default()).expect("a status"))
-        };
-        let Ok(body) = body else { return empty(400) };
-        let behaviour = {
-            let mut books = lock(&books);
-            books.received.push(Received { path: path.clone(), headers: head.headers, body });
-            books.behaviours.get(&path).cloned().unwrap_or(Behaviour::Status(204))
-        };
-        match behaviour {
-            Behaviour::Status(status) => empty(status),
-            Behaviour::Answer(status, headers, body) => {
-                let mut builder = Response::builder().status(status);
-                for (name, value) in headers {
-                    builder = builder.header(name, value);
-                }
-                Ok(builder.body(Full::from(body)).expect("headers"))
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    let path = head.uri.path().to_owned();
+    let body = body.collect().await.map(http_body_util::Collected::to_bytes);
+    let empty = |status| {
+        let builder = Response::builder().status(status);
+        Ok(builder.body(Full::default()).expect("a status"))
+    };
+    let Ok(body) = body else { return empty(400) };
+    let behaviour = {
+        let mut books = lock(&books);
+        books.received.push(Received { path: path.clone(), headers: head.headers, body });
+        books.behaviours.get(&path).cloned().unwrap_or(Behaviour::Status(204))
+    };
+    match behaviour {
+        Behaviour::Status(status) => empty(status),
+        Behaviour::Answer(status, headers, body) => {
+            let mut builder = Response::builder().status(status);
+            for (name, value) in headers {
+                builder = builder.header(name, value);
             }
-            Behaviour::Slow(wait) => {
-                tokio::time::sleep(wait).await;
-                empty(204)
-            }
-            Behaviour::Hang => std::future::pending().await,
+            Ok(builder.body(Full::from(body)).expect("headers"))
         }
+        Behaviour::Slow(wait) => {
+            tokio::time::sleep(wait).await;
+            empty(204)
+        }
+        Behaviour::Hang => std::future::pending().await,
     }
 }
 

@@ -37,7 +37,7 @@ async fn write(cluster: &Cluster, apps: [&str; 2], until: Duration) {
     let mut n = 0_u64;
     while tokio::time::Instant::now() < until {
         n += 1;
-        let path = apps[usize::from(n % 3 == 0)];
+        let path = apps[usize::from(n.is_multiple_of(3))];
         let request = match n % 5 {
             0 => admin.request(
                 "POST",

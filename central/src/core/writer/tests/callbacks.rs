@@ -43,7 +43,14 @@ fn creation(id: u64) -> Write {
 
 fn patch(active: Option<bool>) -> Write {
     let (url, events, description) = (None, None, None);
-    write(CallbackWrite::Patch(PatchCallback { app: APP, id: ID, url, events, description, active }))
+    write(CallbackWrite::Patch(PatchCallback {
+        app: APP,
+        id: ID,
+        url,
+        events,
+        description,
+        active,
+    }))
 }
 
 fn endpoint(bench: &Bench) -> Endpoint {
@@ -51,7 +58,8 @@ fn endpoint(bench: &Bench) -> Endpoint {
 }
 
 fn report(bench: &Bench, run: u32, cursor: u64, pause: Option<CallbackState>) -> Write {
-    let retry = |event| CallbackRetry { event, attempts: 4, began: bench.now, due: bench.now.plus(9) };
+    let retry =
+        |event| CallbackRetry { event, attempts: 4, began: bench.now, due: bench.now.plus(9) };
     let report = Report {
         cursor,
         retries: vec![retry(cursor - 1), retry(cursor)],
@@ -79,7 +87,10 @@ fn an_endpoint_hears_of_what_comes_after_it_and_reports_of_runs_that_are_over_do
     let Reply::Callback(made) = bench.ok(creation(7)) else { panic!("an endpoint") };
     let events = bench.writer.ledger.committed.events;
     assert_eq!((made.progress.cursor, made.row.run), (events, 1));
-    assert_eq!(bench.code(write(CallbackWrite::Delete { app: AppId::new(9), id: ID })), "not-found");
+    assert_eq!(
+        bench.code(write(CallbackWrite::Delete { app: AppId::new(9), id: ID })),
+        "not-found"
+    );
 
     bench.ok(report(&bench, 1, events + 5, None));
     let of = endpoint(&bench);
