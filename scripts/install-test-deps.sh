@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests and benchmarks need besides Rust and a C compiler: a MariaDB server; strace, which shows what
-# central syncs before it answers; h2load, a peer for pushes; Node with npm's http_ece, which opens Web Push bodies
-# without sharing code with us; with Python's pip a Kafka broker, an S3 store and DuckDB for the history. The tests start servers of their own on temporary folders, so nothing is left running,
+# central syncs before it answers; h2load, a peer for pushes; Node with npm's http_ece, which opens Web Push bodies,
+# and standardwebhooks, which verifies callbacks, without sharing code with us; with Python's pip a Kafka broker, an S3 store and DuckDB for the history. The tests start servers of their own on temporary folders, so nothing is left running,
 # and nothing is done when all are there already.
 set -eu
 
@@ -14,12 +14,17 @@ have() {
 }
 
 # Its versions are pinned in package-lock.json, and it goes into the clone, so it needs no root.
-install_http_ece() {
-    folder=$(dirname "$0")/../tests/web-push
+install_from_npm() {
+    folder=$(dirname "$0")/../tests/$1
     if ! cmp -s "$folder/package-lock.json" "$folder/node_modules/.installed"; then
         npm ci --prefix "$folder" --no-audit --no-fund --ignore-scripts
         cp "$folder/package-lock.json" "$folder/node_modules/.installed"
     fi
+}
+
+install_npm() {
+    install_from_npm web-push
+    install_from_npm webhooks
 }
 
 # Pinned by their hashes, unpacked into the clone, without what they depend on: only the programs in them are run, and
@@ -47,9 +52,9 @@ have node || missing="$missing nodejs"
 have npm || missing="$missing npm"
 have_pip || missing="$missing python3-pip"
 if [ -z "$missing" ]; then
-    install_http_ece
+    install_npm
     install_history
-    echo "install-test-deps: mariadbd, strace, h2load, http_ece, tansu, weed and duckdb are installed"
+    echo "install-test-deps: mariadbd, strace, h2load, http_ece, standardwebhooks, tansu, weed and duckdb are installed"
     exit 0
 fi
 if ! command -v apt-get >/dev/null; then
@@ -98,6 +103,6 @@ if ! have_pip; then
     echo "install-test-deps: python3 -m pip does not run after its package was installed" >&2
     exit 1
 fi
-install_http_ece
+install_npm
 install_history
 echo "install-test-deps: installed$missing; $(PATH="$PATH:/usr/sbin" mariadbd --version)"

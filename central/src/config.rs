@@ -1,5 +1,6 @@
 //! What central is told at its start. Everything has a default but what has to be secret.
 
+mod callback;
 mod event_log;
 mod provider;
 
@@ -15,15 +16,18 @@ use carillon_persist::{StoreOptions, StoreUrl};
 use carillon_world::ShardId;
 use carillon_world::stream::SenderConfig;
 
+pub use self::callback::CallbackConfig;
 pub use self::event_log::{EventLogFormat, EventLogPlan, EventLogTo};
 pub use self::provider::ProviderConfig;
 use crate::OnLoading;
 pub use crate::core::audience::AudienceLimits;
 pub use crate::core::auth::Token;
 pub use crate::core::budget::{Budgets, QuotaLimits};
+pub use crate::core::callback::CallbackLimits;
+pub use crate::core::callback::schedule::Schedule;
 pub use crate::core::channel::credential::{CredentialKey, CredentialKeys};
 pub use crate::core::funnel::FunnelRetention;
-pub use crate::core::history::{EVENTS, HistoryConfig};
+pub use crate::core::history::HistoryConfig;
 pub use crate::core::keys::RootSecret;
 pub use crate::core::outbound::{HttpsUrl, Network};
 pub use crate::core::writer::{BatchLimits, WriterConfig};
@@ -44,6 +48,7 @@ pub struct Config {
     pub providers: ProviderConfig,
     /// What push credentials are encrypted under; without one none can be set.
     pub credential_keys: Option<Arc<CredentialKeys>>,
+    pub callbacks: CallbackConfig,
     /// `None`: what happened is not kept.
     pub history: Option<HistoryPlan>,
     /// How long a caller waits for its write; then 503, outcome unknown.
@@ -67,6 +72,7 @@ impl Default for Config {
             pusher: PusherConfig::default(),
             providers: ProviderConfig::default(),
             credential_keys: None,
+            callbacks: CallbackConfig::default(),
             history: None,
             write_timeout: Duration::from_secs(10),
             log_bytes_max: 256 * 1024 * 1024,
@@ -97,6 +103,8 @@ pub enum HistorySink {
     Lake(LakeOptions),
     /// To a topic, of which `carillon archive` makes files.
     Kafka(KafkaOptions),
+    /// Told to callbacks, then dropped.
+    Nowhere,
 }
 
 /// Where the truth is kept.
@@ -254,6 +262,7 @@ impl Config {
             faults.push("a root secret is needed".to_owned());
         }
         faults.extend(self.providers.faults());
+        faults.extend(self.callbacks.faults());
         if self.link.sender.window < 8 * 1024 {
             faults.push("a window of less than 8 KiB carries nothing".to_owned());
         }

@@ -7,6 +7,7 @@ pub mod audience;
 pub mod auth;
 pub mod books;
 pub mod budget;
+pub mod callback;
 pub mod channel;
 pub mod expression;
 pub mod funnel;

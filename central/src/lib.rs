@@ -19,4 +19,4 @@ mod shell;
 pub use config::{Config, Identity};
 pub use error::CentralError;
 pub use shell::{Addresses, Central, LoadProgress, OnLoading, open_store, openapi, run};
-pub use shell::{channel, outbound};
+pub use shell::{callbacks, channel, outbound};

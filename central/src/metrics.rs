@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::core::callback::state::Callbacks;
 use crate::core::writer::StepKind;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -97,6 +98,22 @@ pub(crate) enum PushOutcome {
     Refused,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct CallbackLabels {
+    outcome: CallbackOutcome,
+}
+
+/// What came of a call of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum CallbackOutcome {
+    Delivered,
+    /// It is tried again, or given up.
+    Failed,
+    Gone,
+    /// The log had forgotten the event.
+    Missed,
+}
+
 /// The id of one of the [`APPS_SHOWN`] largest apps, or `other` for all the others.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct AppLabels {
@@ -147,6 +164,13 @@ pub(crate) struct Metrics {
     pushes: Family<PushLabels, Counter>,
     push_pauses: Family<ChannelLabels, Counter>,
     push_in_flight: Family<ChannelLabels, Gauge>,
+    callbacks: Family<CallbackLabels, Counter>,
+    pub(crate) callback_duration: Histogram,
+    callback_endpoints: Gauge,
+    callback_paused: Gauge,
+    callback_behind: Gauge,
+    callback_retries: Gauge,
+    callback_log_bytes: Gauge,
 }
 
 impl Metrics {
@@ -191,6 +215,13 @@ impl Metrics {
             pushes: Family::default(),
             push_pauses: Family::default(),
             push_in_flight: Family::default(),
+            callbacks: Family::default(),
+            callback_duration: Histogram::new(exponential_buckets(0.005, 2.0, 13)),
+            callback_endpoints: Gauge::default(),
+            callback_paused: Gauge::default(),
+            callback_behind: Gauge::default(),
+            callback_retries: Gauge::default(),
+            callback_log_bytes: Gauge::default(),
         };
         m.registered()
     }
@@ -268,6 +299,27 @@ impl Metrics {
             "Pushes that a provider has not answered",
             self.push_in_flight.clone(),
         );
+        let help = "Calls of endpoints, by what came of it";
+        r.register("callbacks", help, self.callbacks.clone());
+        let help = "From a call of an endpoint to its answer";
+        r.register_with_unit(
+            "callback_duration",
+            help,
+            Unit::Seconds,
+            self.callback_duration.clone(),
+        );
+        r.register(
+            "callback_endpoints",
+            "Endpoints that are called",
+            self.callback_endpoints.clone(),
+        );
+        r.register("callback_paused", "Endpoints that are paused", self.callback_paused.clone());
+        let help = "Endpoints that are called and have not had all there is";
+        r.register("callback_behind", help, self.callback_behind.clone());
+        let help = "Events that wait to be tried again, of all endpoints";
+        r.register("callback_retries", help, self.callback_retries.clone());
+        let help = "Events kept for callbacks";
+        r.register_with_unit("callback_log", help, Unit::Bytes, self.callback_log_bytes.clone());
         self
     }
 
@@ -325,6 +377,27 @@ impl Metrics {
 
     pub(crate) fn push_in_flight(&self, channel: PushChannel, more: i64) {
         self.push_in_flight.get_or_create(&ChannelLabels { channel: channel.into() }).inc_by(more);
+    }
+
+    pub(crate) fn callback(&self, outcome: CallbackOutcome) {
+        self.callbacks.get_or_create(&CallbackLabels { outcome }).inc();
+    }
+
+    /// How all endpoints are.
+    pub(crate) fn callbacks(&self, callbacks: &Callbacks) {
+        let (mut active, mut behind, mut retries) = (0, 0, 0);
+        for endpoint in callbacks.iter() {
+            retries += endpoint.progress.retries.len() as u64;
+            if endpoint.is_active() {
+                active += 1;
+                behind += u64::from(endpoint.progress.cursor < callbacks.last(endpoint.row.app));
+            }
+        }
+        self.callback_endpoints.set(number(active));
+        self.callback_paused.set(number((callbacks.len() as u64).saturating_sub(active)));
+        self.callback_behind.set(number(behind));
+        self.callback_retries.set(number(retries));
+        self.callback_log_bytes.set(number(callbacks.log_bytes));
     }
 
     pub(crate) fn step(&self, kind: StepKind, found: Committed) {

@@ -10,6 +10,7 @@
 //! links close; all of it before a deadline.
 
 mod api;
+pub mod callbacks;
 pub mod channel;
 mod clock;
 mod history;
@@ -36,7 +37,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use self::api::Api;
+use self::api::{Api, CallbackDoor};
+use self::callbacks::{CallbackSender, Callbacks, LogReader};
 use self::channel::Providers;
 use self::history::Publisher;
 use self::link::Links;
@@ -88,6 +90,7 @@ impl Central {
     ) -> Result<Central, CentralError> {
         let mut config = config;
         config.writer.history = config.history.as_ref().map(|plan| plan.told);
+        config.writer.callbacks.endpoints_max = config.callbacks.endpoints_max;
         let faults = config.faults();
         let (Some(root), Some(link_token), Some(identity), true) = (
             config.root_secret.clone(),
@@ -120,6 +123,11 @@ impl Central {
             providers: Providers::new(config.providers.clone(), config.store.clone())?,
             keys: config.credential_keys.clone(),
         });
+        let callback_sender =
+            Arc::new(CallbackSender::new(&config.callbacks, config.credential_keys.clone())?);
+        // Without a history nothing is told that anybody could be called for.
+        let (reader, asks) = LogReader::new();
+        let asks = config.history.as_ref().map(|_| asks);
         let (writes, task) =
             WriterTask::new(&config, shared.clone(), store, opened, phase.subscribe());
         let writer = tokio::spawn(task.run());
@@ -130,6 +138,10 @@ impl Central {
             writes.clone(),
             config.admin.clone(),
             config.credential_keys.clone(),
+            CallbackDoor {
+                sender: callback_sender.clone(),
+                reader: asks.as_ref().map(|_| reader.clone()),
+            },
         );
         if let Some(listener) = ops {
             let router = api::ops_router(api.clone());
@@ -158,6 +170,20 @@ impl Central {
         };
         let push_threads = Threads::start("carillon-push", config.pusher.threads)?;
         servers.push(("pusher", push_threads.spawn(pusher.run(phase.subscribe()))));
+        if let Some(asks) = asks {
+            let callbacks = Callbacks {
+                shared: shared.clone(),
+                writes: writes.clone(),
+                config: config.callbacks.clone(),
+                sender: callback_sender,
+                store: config.store.clone(),
+                reader,
+                asks,
+            };
+            let phase = phase.subscribe();
+            let running = threads::run("carillon-calls", || callbacks.run(phase))?;
+            servers.push(("callbacks", running));
+        }
         if let Some(plan) = config.history.clone() {
             let publisher = Publisher {
                 shared: shared.clone(),

@@ -8,18 +8,19 @@ use std::collections::HashMap;
 
 use carillon_world::{AppId, Change, DeviceRow, MessageId, MessageRow, MessageState, Millis, Seq};
 
+use crate::callback;
 use crate::history::{BatchHistory, ForgetOutbox};
 use crate::names::Named;
 use crate::push;
 use crate::tables::{
-    APP_PUSH, APPS, ATTRIBUTES, AUDIENCE_REVISIONS, AUDIENCES, COMMITTED_CLOCK, DEVICE_BOOKS,
-    DEVICE_SEEN, DEVICES, ERASURES, EVENT_HEADS, GROUPS, IDEMPOTENCY, MESSAGE_COUNTS, MESSAGE_PUSH,
-    MESSAGES, OUTBOX, PSEUDONYMS, PUSH_JOBS, PUSH_TIMES, QUOTAS, RECEIPTS, REVISIONS, SEEN_SINCE,
-    SEQ_TIMES, Table,
+    APP_PUSH, APPS, ATTRIBUTES, AUDIENCE_REVISIONS, AUDIENCES, CALLBACK_ENDPOINTS, CALLBACK_HEADS,
+    CALLBACK_LOG, CALLBACK_PROGRESS, COMMITTED_CLOCK, DEVICE_BOOKS, DEVICE_SEEN, DEVICES, ERASURES,
+    EVENT_HEADS, GROUPS, IDEMPOTENCY, MESSAGE_COUNTS, MESSAGE_PUSH, MESSAGES, OUTBOX, PSEUDONYMS,
+    PUSH_JOBS, PUSH_TIMES, QUOTAS, RECEIPTS, REVISIONS, SEEN_SINCE, SEQ_TIMES, Table,
 };
 use crate::{
-    CountRow, Erase, ForgetCounts, ForgetKeys, IDEMPOTENCY_KEY_BYTES_MAX, PushJobRow, StoreBatch,
-    StoreError, Tallies, json,
+    CallbackId, CountRow, Erase, ForgetCounts, ForgetKeys, IDEMPOTENCY_KEY_BYTES_MAX, PushJobRow,
+    StoreBatch, StoreError, Tallies, json,
 };
 
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +55,9 @@ pub(crate) enum Step<'a> {
     Erase(&'a Erase),
     ForgetCounts(&'a ForgetCounts),
     ForgetOutbox(&'a ForgetOutbox),
+    ForgetCallback(CallbackId),
+    /// Rows of the log up to the one with this first event.
+    ForgetCallbackLog(u64),
 }
 
 /// # Errors
@@ -141,6 +145,14 @@ fn history<'a>(shard: &Cell<'static>, history: &'a BatchHistory, steps: &mut Vec
         [shard.clone(), app, device, Cell::Blob(row.pseudonym.bytes())]
     });
     insert(steps, &PSEUDONYMS, names.collect());
+    let callbacks = &history.callbacks;
+    steps.extend(callbacks.gone.iter().copied().map(Step::ForgetCallback));
+    steps.extend(callbacks.forget.map(Step::ForgetCallbackLog));
+    let [endpoints, progress, log, heads] = callback::stored::cells(shard, callbacks);
+    insert(steps, &CALLBACK_ENDPOINTS, endpoints);
+    insert(steps, &CALLBACK_PROGRESS, progress);
+    insert(steps, &CALLBACK_LOG, log);
+    insert(steps, &CALLBACK_HEADS, heads);
     let Some(row) = &history.outbox else { return };
     let cells = vec![
         shard.clone(),

@@ -4,6 +4,7 @@
 //! conditional update of the shard's lease row, so that an owner that was deposed, a lost batch and a repeated batch
 //! are all noticed by the very transaction that would do harm. Nothing here knows connections, HTTP or stream frames.
 
+mod callback;
 mod durability;
 mod encode;
 mod epoch;
@@ -23,6 +24,10 @@ mod tallies;
 mod upkeep;
 mod url;
 
+pub use callback::{
+    BatchCallbacks, CallbackEvent, CallbackId, CallbackLogFrom, CallbackLogRow, CallbackProgress,
+    CallbackRetry, CallbackRow, CallbackState, CallbacksKept, SealedSecret,
+};
 pub use durability::UnsafeSetting;
 pub use epoch::{Holding, Verdict, judge_claim};
 pub use error::{CommitError, StoreError};

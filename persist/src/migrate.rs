@@ -14,7 +14,7 @@ pub(crate) struct Migration {
     pub(crate) sql: &'static str,
 }
 
-pub(crate) static SQLITE: [Migration; 9] = [
+pub(crate) static SQLITE: [Migration; 10] = [
     Migration {
         version: 1,
         name: "tables",
@@ -56,9 +56,14 @@ pub(crate) static SQLITE: [Migration; 9] = [
         name: "provider_tokens",
         sql: include_str!("../migrations/sqlite/0009_provider_tokens.sql"),
     },
+    Migration {
+        version: 10,
+        name: "callbacks",
+        sql: include_str!("../migrations/sqlite/0010_callbacks.sql"),
+    },
 ];
 
-pub(crate) static MYSQL: [Migration; 9] = [
+pub(crate) static MYSQL: [Migration; 10] = [
     Migration {
         version: 1,
         name: "tables",
@@ -99,6 +104,11 @@ pub(crate) static MYSQL: [Migration; 9] = [
         version: 9,
         name: "provider_tokens",
         sql: include_str!("../migrations/mysql/0009_provider_tokens.sql"),
+    },
+    Migration {
+        version: 10,
+        name: "callbacks",
+        sql: include_str!("../migrations/mysql/0010_callbacks.sql"),
     },
 ];
 

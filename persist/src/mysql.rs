@@ -15,6 +15,7 @@ use carillon_world::{AppId, DeviceId, Epoch, Millis, Row, Seq, ShardId};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Opts, OptsBuilder};
 
+use crate::callback::stored as callback;
 use crate::encode::plan;
 use crate::epoch::{Holding, Verdict, judge_claim};
 use crate::history::{self, OutboxRow, PseudonymRow, stored};
@@ -26,8 +27,8 @@ use crate::read::{
     SELECT_SEQ_TIMES, SELECT_TIMES,
 };
 use crate::{
-    CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, Store, StoreBatch,
-    StoreError, StoreOptions, Tally, UnsafeSetting,
+    CallbackLogFrom, CallbackLogRow, CommitError, Committed, EpochClaim, IdempotencyRow, Kept,
+    Opening, Store, StoreBatch, StoreError, StoreOptions, Tally, UnsafeSetting,
 };
 use link::{Failure, LOCK_WAIT_EXCEEDED, Link, NULL_REFUSED};
 use script::Counted;
@@ -338,6 +339,16 @@ impl Store for MysqlStore {
         {
             kept.outbox = stored::outbox_kept(&mut row)?;
         }
+        let callbacks = &mut kept.callbacks;
+        for mut row in link.all(attempted, callback::SELECT_ENDPOINTS, (shard,)).await? {
+            callbacks.endpoints.push(callback::endpoint(&mut row)?);
+        }
+        if let Some(mut row) = link.first(attempted, callback::SELECT_HEAD, (shard, shard)).await? {
+            (callbacks.logged, callbacks.log_bytes) = callback::head(&mut row)?;
+        }
+        for mut row in link.all(attempted, callback::SELECT_LAST, (shard,)).await? {
+            callbacks.last.push(callback::last(&mut row)?);
+        }
         self.link = Some(link);
         Ok(kept)
     }
@@ -432,6 +443,35 @@ impl Store for MysqlStore {
         let row = link.first(attempted, provider_tokens::SELECT, (id,)).await?;
         self.link = Some(link);
         provider_tokens::issued(row.map(|mut row| row.int(0)))
+    }
+
+    async fn callback_log(
+        &mut self,
+        shard: ShardId,
+        from: CallbackLogFrom,
+        bytes_max: u64,
+    ) -> Result<Vec<CallbackLogRow>, StoreError> {
+        let attempted = "read the log of callbacks";
+        let query = callback::LogQuery { shard, from, id: |id| id.to_string() };
+        let mut link = self.take().await?;
+        let mut start = 0;
+        if let Some(select) = query.start()
+            && let Some(mut row) = link.first(attempted, &select, ()).await?
+        {
+            start = callback::start(&mut row)?;
+        }
+        let mut sizes = Vec::new();
+        for mut row in link.all(attempted, &query.sizes(start), ()).await? {
+            sizes.push(callback::size(&mut row)?);
+        }
+        let mut log = Vec::new();
+        if let Some(range) = query.range(&sizes, bytes_max) {
+            for mut row in link.all(attempted, &query.rows(range), ()).await? {
+                log.push(callback::row(&mut row)?);
+            }
+        }
+        self.link = Some(link);
+        Ok(log)
     }
 
     async fn clock(&mut self) -> Result<Millis, StoreError> {

@@ -4,6 +4,7 @@ use carillon_world::{Environment, MessageState, Priority, PushChannel, SetBy};
 
 use crate::{JobState, RunKind};
 
+use crate::CallbackState;
 use crate::CountSpan;
 
 /// Both ways in one table, so that they cannot disagree.
@@ -34,5 +35,6 @@ named! {
     RunKind { Send "send" Withdraw "withdraw" }
     JobState { Sending "sending" Stopping "stopping" Done "done" }
     MessageState { Scheduled "scheduled" Active "active" Expired "expired" Recalled "recalled" }
+    CallbackState { Active "active" Admin "admin" Failing "failing" Gone "gone" }
     CountSpan { Total "total" Minute "minute" Hour "hour" Day "day" }
 }

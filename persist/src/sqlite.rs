@@ -23,6 +23,7 @@ use rusqlite::{
 use tokio::sync::{mpsc, oneshot};
 
 use self::checkpoint::Checkpointer;
+use crate::callback::stored as callback;
 use crate::durability::judge_sqlite;
 use crate::epoch::{Holding, Verdict, judge_claim};
 use crate::history::{self, OutboxRow, PseudonymRow, stored};
@@ -35,8 +36,8 @@ use crate::read::{
     SELECT_SEQ_TIMES, SELECT_TIMES,
 };
 use crate::{
-    CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, Store, StoreBatch,
-    StoreError, StoreOptions, Tally, UnsafeSetting,
+    CallbackLogFrom, CallbackLogRow, CommitError, Committed, EpochClaim, IdempotencyRow, Kept,
+    Opening, Store, StoreBatch, StoreError, StoreOptions, Tally, UnsafeSetting,
 };
 
 /// Rows that travel together from the thread to the loader: few wake-ups, little memory.
@@ -267,6 +268,15 @@ impl Store for SqliteStore {
         self.call(move |worker| worker.provider_token(&id, now, lasts)).await
     }
 
+    async fn callback_log(
+        &mut self,
+        shard: ShardId,
+        from: CallbackLogFrom,
+        bytes_max: u64,
+    ) -> Result<Vec<CallbackLogRow>, StoreError> {
+        self.call(move |worker| worker.callback_log(shard, from, bytes_max)).await
+    }
+
     async fn clock(&mut self) -> Result<Millis, StoreError> {
         self.call(|worker| {
             worker
@@ -476,7 +486,54 @@ impl Worker {
                 Ok(stored::outbox_kept(&mut Fields(row)))
             })
             .map_err(down)??;
+        let callbacks = &mut kept.callbacks;
+        let mut statement = connection.prepare(callback::SELECT_ENDPOINTS).map_err(down)?;
+        let mut rows = statement.query([shard]).map_err(down)?;
+        while let Some(row) = rows.next().map_err(down)? {
+            callbacks.endpoints.push(callback::endpoint(&mut Fields(row))?);
+        }
+        (callbacks.logged, callbacks.log_bytes) = connection
+            .query_row(callback::SELECT_HEAD, [shard, shard], |row| {
+                Ok(callback::head(&mut Fields(row)))
+            })
+            .map_err(down)??;
+        let mut statement = connection.prepare(callback::SELECT_LAST).map_err(down)?;
+        let mut rows = statement.query([shard]).map_err(down)?;
+        while let Some(row) = rows.next().map_err(down)? {
+            callbacks.last.push(callback::last(&mut Fields(row))?);
+        }
         Ok(kept)
+    }
+
+    fn callback_log(
+        &mut self,
+        shard: ShardId,
+        from: CallbackLogFrom,
+        bytes_max: u64,
+    ) -> Result<Vec<CallbackLogRow>, StoreError> {
+        let down = down("read the log of callbacks");
+        let query = callback::LogQuery { shard, from, id: |id| signed(id).to_string() };
+        let connection = self.connection()?;
+        let mut start = 0;
+        if let Some(select) = query.start() {
+            start = connection
+                .query_row(&select, [], |row| Ok(callback::start(&mut Fields(row))))
+                .map_err(down)??;
+        }
+        let mut statement = connection.prepare(&query.sizes(start)).map_err(down)?;
+        let mut rows = statement.query([]).map_err(down)?;
+        let mut sizes = Vec::new();
+        while let Some(row) = rows.next().map_err(down)? {
+            sizes.push(callback::size(&mut Fields(row))?);
+        }
+        let Some(range) = query.range(&sizes, bytes_max) else { return Ok(Vec::new()) };
+        let mut statement = connection.prepare(&query.rows(range)).map_err(down)?;
+        let mut rows = statement.query([]).map_err(down)?;
+        let mut log = Vec::new();
+        while let Some(row) = rows.next().map_err(down)? {
+            log.push(callback::row(&mut Fields(row))?);
+        }
+        Ok(log)
     }
 
     fn outbox(

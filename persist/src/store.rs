@@ -13,8 +13,9 @@ use carillon_world::{
 use crate::history::{BatchHistory, OutboxRow, PseudonymRow};
 use crate::provider_tokens::ProviderTokenId;
 use crate::{
-    BatchUpkeep, CommitError, Committed, Kept, MysqlStore, PushJobRow, PushTimesRow, SqliteStore,
-    StoreError, StoreOptions, StoreUrl, Tallies, Tally, UnsafeSetting,
+    BatchUpkeep, CallbackLogFrom, CallbackLogRow, CommitError, Committed, Kept, MysqlStore,
+    PushJobRow, PushTimesRow, SqliteStore, StoreError, StoreOptions, StoreUrl, Tallies, Tally,
+    UnsafeSetting,
 };
 
 /// The longest idempotency key.
@@ -193,6 +194,14 @@ pub trait Store: Send {
         lasts: Duration,
     ) -> impl Future<Output = Result<Millis, StoreError>> + Send;
 
+    /// Rows of the callbacks' log in the order of their events: about `bytes_max` of them, and at least one if there is one.
+    fn callback_log(
+        &mut self,
+        shard: ShardId,
+        from: CallbackLogFrom,
+        bytes_max: u64,
+    ) -> impl Future<Output = Result<Vec<CallbackLogRow>, StoreError>> + Send;
+
     /// The store's clock, which counts.
     fn clock(&mut self) -> impl Future<Output = Result<Millis, StoreError>> + Send;
 
@@ -329,6 +338,18 @@ impl Store for AnyStore {
         match self {
             AnyStore::Sqlite(store) => store.provider_token(id, now, lasts).await,
             AnyStore::Mysql(store) => store.provider_token(id, now, lasts).await,
+        }
+    }
+
+    async fn callback_log(
+        &mut self,
+        shard: ShardId,
+        from: CallbackLogFrom,
+        bytes_max: u64,
+    ) -> Result<Vec<CallbackLogRow>, StoreError> {
+        match self {
+            AnyStore::Sqlite(store) => store.callback_log(shard, from, bytes_max).await,
+            AnyStore::Mysql(store) => store.callback_log(shard, from, bytes_max).await,
         }
     }
 

@@ -221,8 +221,52 @@ pub(crate) static PSEUDONYMS: Table = Table {
 
 pub(crate) static PROVIDER_TOKENS: Table = Table::of("provider_tokens", 1, &["id", "issued_at"]);
 
+pub(crate) static CALLBACK_ENDPOINTS: Table = Table::of(
+    "callback_endpoints",
+    2,
+    &[
+        "shard",
+        "callback",
+        "app",
+        "url",
+        "events",
+        "description",
+        "state",
+        "changed_at",
+        "run",
+        "secrets",
+        "created_at",
+    ],
+);
+
+pub(crate) static CALLBACK_PROGRESS: Table = Table::of(
+    "callback_progress",
+    2,
+    &[
+        "shard",
+        "callback",
+        "after_event",
+        "retries",
+        "delivered",
+        "failed",
+        "missed",
+        "last_success_at",
+        "last_failure_at",
+        "failing_since",
+        "last_error",
+    ],
+);
+
+pub(crate) static CALLBACK_LOG: Table = Table::of(
+    "callback_log",
+    2,
+    &["shard", "first_event", "app", "last_event", "first_at", "bytes", "payload"],
+);
+
+pub(crate) static CALLBACK_HEADS: Table = Table::of("callback_heads", 1, &["shard", "logged"]);
+
 /// Every table that a store must have.
-pub(crate) static ALL: [&Table; 28] = [
+pub(crate) static ALL: [&Table; 32] = [
     &LEASE,
     &LINEAGE,
     &APPS,
@@ -251,6 +295,10 @@ pub(crate) static ALL: [&Table; 28] = [
     &EVENT_HEADS,
     &PSEUDONYMS,
     &PROVIDER_TOKENS,
+    &CALLBACK_ENDPOINTS,
+    &CALLBACK_PROGRESS,
+    &CALLBACK_LOG,
+    &CALLBACK_HEADS,
 ];
 
 /// Where what was said at some time is kept, and the id that it was said under.

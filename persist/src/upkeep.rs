@@ -7,7 +7,7 @@
 use carillon_world::{AppId, DeviceId, Millis, Seq};
 
 use crate::history::OutboxKept;
-use crate::{ForgetCounts, PushJobRow, PushTimesRow};
+use crate::{CallbacksKept, ForgetCounts, PushJobRow, PushTimesRow};
 
 /// What a batch does beside its changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,4 +62,5 @@ pub struct Kept {
     pub push_jobs: Vec<PushJobRow>,
     pub push_times: Vec<PushTimesRow>,
     pub outbox: OutboxKept,
+    pub callbacks: CallbacksKept,
 }

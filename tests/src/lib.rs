@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod batches;
 pub mod bench;
+pub mod callbacks;
 pub mod cluster;
 pub mod history;
 pub mod mariadb;

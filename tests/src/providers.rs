@@ -23,7 +23,7 @@ mod program;
 mod provider;
 mod serve;
 mod simulator;
-mod tls;
+pub(crate) mod tls;
 mod web_push;
 
 pub use apns::Apns;

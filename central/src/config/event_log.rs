@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::core::history::{EVENTS, covers};
+
 /// Lines for people beside the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventLogPlan {
@@ -53,15 +55,7 @@ impl EventLogPlan {
 
     /// Whether a name or pattern stands for any of the events that there are.
     pub fn is_pattern(pattern: &str) -> bool {
-        super::EVENTS.iter().any(|event| covers(pattern, event))
-    }
-}
-
-fn covers(pattern: &str, event: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some("") => true,
-        Some(prefix) => prefix.ends_with('.') && event.starts_with(prefix),
-        None => pattern == event,
+        EVENTS.iter().any(|event| covers(pattern, event))
     }
 }
 

@@ -28,6 +28,8 @@ pub enum Action {
     PreviewAudience,
     ReadPush,
     WritePush,
+    ReadCallbacks,
+    WriteCallbacks,
 }
 
 /// Whether `principal` may do `action`, in `app` if it is about one.

@@ -5,6 +5,7 @@
 
 mod apps;
 mod audiences;
+mod callbacks;
 mod devices;
 mod import;
 mod messages;
@@ -17,7 +18,7 @@ use carillon_world::{App, AppId, ApplyError, DeviceId, DeviceRow, Millis};
 
 use super::ledger::Ledger;
 use super::problem::{self, Problem};
-use super::write::{Reply, Write};
+use super::write::{CallbackWrite, Reply, Write};
 
 /// Why a write did not go through.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ pub(crate) fn decide(ledger: &mut Ledger, now: Millis, write: &Write) -> Decided
             | Write::Pseudonyms(_)
             | Write::HistorySent { .. }
             | Write::Session { .. }
-    );
+    ) || matches!(write, Write::Callback(write) if !matches!(**write, CallbackWrite::Create(_) | CallbackWrite::Patch(_)));
     if ledger.is_history_full() && !is_own {
         return Err(problem::history_full().into());
     }
@@ -70,6 +71,7 @@ pub(crate) fn decide(ledger: &mut Ledger, now: Millis, write: &Write) -> Decided
             ledger.forget_outbox(forget, *bytes);
             Ok(Reply::Done)
         }
+        Write::Callback(write) => callbacks::decide(ledger, now, write),
         Write::DeclareAttribute { app, id, name, kind, set_by } => {
             apps::declare(ledger, *app, *id, name, *kind, *set_by)
         }

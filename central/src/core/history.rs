@@ -4,7 +4,7 @@
 //! and secrets are not told, devices go out under pseudonyms, and attributes only where the operator says so.
 
 use carillon_persist::history::{OutboxEvent, OutboxRow};
-use carillon_persist::{PushJobRow, ReceiptRow};
+use carillon_persist::{CallbackId, CallbackRow, CallbackState, PushJobRow, ReceiptRow};
 use carillon_world::{
     AppId, Change, DeviceId, DeviceRow, Epoch, LineageEntry, MessageId, MessageRow, Millis, Seq,
     World,
@@ -26,12 +26,14 @@ pub struct HistoryConfig {
 }
 
 /// The names of all events.
-pub const EVENTS: [&str; 23] = [
+pub const EVENTS: [&str; 25] = [
     "app.changed",
     "attribute.changed",
     "attribute.deleted",
     "audience.changed",
     "audience.deleted",
+    "callback.changed",
+    "callback.deleted",
     "device.changed",
     "device.created",
     "device.deleted",
@@ -51,6 +53,23 @@ pub const EVENTS: [&str; 23] = [
     "shard.opened",
     "token.removed",
 ];
+
+/// Those of them that are of no app, and the operator's business alone.
+const OF_THE_SHARD: [&str; 2] = ["history.purged", "shard.opened"];
+
+/// The names of all events that happen to something of an app.
+pub fn events_of_apps() -> impl Iterator<Item = &'static str> {
+    EVENTS.into_iter().filter(|event| !OF_THE_SHARD.contains(event))
+}
+
+/// Whether a name or pattern stands for an event: `message.state`, `message.*`, `*`.
+pub fn covers(pattern: &str, event: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some("") => true,
+        Some(prefix) => prefix.ends_with('.') && event.starts_with(prefix),
+        None => pattern == event,
+    }
+}
 
 /// Bytes of events after which a batch is closed.
 pub(crate) const LOG_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -164,6 +183,18 @@ impl Event {
         Event { device, message, ..Event::in_app("device.receipt", row.app, data) }
     }
 
+    /// An endpoint was made, changed, paused; without its URL, which may hold a secret.
+    pub(crate) fn callback(row: &CallbackRow) -> Event {
+        let events: Vec<&str> = row.events.split(' ').collect();
+        let data = json!({"callback": row.id.to_string(), "events": events,
+            "state": state_name(row.state)});
+        Event::in_app("callback.changed", row.app, data)
+    }
+
+    pub(crate) fn callback_deleted(app: AppId, id: CallbackId) -> Event {
+        Event::in_app("callback.deleted", app, json!({"callback": id.to_string()}))
+    }
+
     /// A run of pushes began, stopped, ended.
     pub(crate) fn job(job: &PushJobRow) -> Event {
         let data = json!({"channel": channel_name(job.channel), "run": job.run,
@@ -244,6 +275,16 @@ pub(crate) fn of_change(
         Change::Clock { .. } => return None,
     };
     Some(Event { change: Some(seq), ..event })
+}
+
+/// `active`, or why an endpoint is paused.
+pub(crate) const fn state_name(state: CallbackState) -> &'static str {
+    match state {
+        CallbackState::Active => "active",
+        CallbackState::Admin => "admin",
+        CallbackState::Failing => "failing",
+        CallbackState::Gone => "gone",
+    }
 }
 
 /// A variant's name in lower case.

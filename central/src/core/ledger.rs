@@ -3,12 +3,15 @@
 //! Invariants: `ahead` is `committed` plus the changes of every batch in order; batches follow each other without a
 //! gap; only the last one is open; each holds the writes whose answers wait for it, in the order they were decided.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use carillon_persist::history::{ForgetOutbox, OutboxKept, PseudonymRow};
-use carillon_persist::{BatchUpkeep, PushJobRow, PushTimesRow, ReceiptRow, Tallies};
+use carillon_persist::{
+    BatchCallbacks, BatchUpkeep, CallbackId, CallbackLogRow, CallbackProgress, CallbackRow,
+    CallbacksKept, PushJobRow, PushTimesRow, ReceiptRow, Tallies,
+};
 use carillon_world::{
     AppId, ApplyError, Batch, Change, DeviceId, DeviceRow, Epoch, FrequencyCap, MessageId,
     MessageState, Millis, Position, Seq, World,
@@ -16,6 +19,8 @@ use carillon_world::{
 
 use super::books::Mark;
 use super::budget::Budgets;
+use super::callback::CallbackLimits;
+use super::callback::state::{Callbacks, Endpoint};
 use super::decide::Fault;
 use super::funnel::Counter;
 use super::history::{self, Event, EventLog, HistoryConfig, LOG_BYTES_MAX};
@@ -75,6 +80,7 @@ pub(crate) struct Draft {
     pub(crate) log: EventLog,
     pub(crate) pseudonyms: Vec<PseudonymRow>,
     pub(crate) forget: Option<ForgetOutbox>,
+    pub(crate) callbacks: CallbackDraft,
     /// The step of forgetting that it holds.
     pub(crate) step: Option<StepKind>,
     /// When it was sent, if it carries a sample.
@@ -99,6 +105,42 @@ impl Draft {
             && self.log.is_empty()
             && self.pseudonyms.is_empty()
             && self.forget.is_none()
+            && self.callbacks == CallbackDraft::default()
+    }
+}
+
+/// What a batch does about callbacks: of each endpoint as it is after it.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct CallbackDraft {
+    /// `None`: it is gone.
+    endpoints: BTreeMap<CallbackId, Option<Arc<CallbackRow>>>,
+    progress: BTreeMap<CallbackId, Arc<CallbackProgress>>,
+    log: Vec<CallbackLogRow>,
+    logged: Option<u64>,
+    forget: Option<u64>,
+}
+
+impl CallbackDraft {
+    /// Whether whoever calls endpoints is to look.
+    pub(crate) fn is_news(&self) -> bool {
+        !self.endpoints.is_empty() || !self.log.is_empty() || self.forget.is_some()
+    }
+
+    pub(crate) fn rows(&self) -> BatchCallbacks {
+        let mut rows = BatchCallbacks {
+            progress: self.progress.iter().map(|(id, of)| (*id, of.clone())).collect(),
+            log: self.log.clone(),
+            logged: self.logged,
+            forget: self.forget,
+            ..BatchCallbacks::default()
+        };
+        for (id, row) in &self.endpoints {
+            match row {
+                Some(row) => rows.endpoints.push(row.clone()),
+                None => rows.gone.push(*id),
+            }
+        }
+        rows
     }
 }
 
@@ -118,6 +160,7 @@ pub(crate) struct Ledger {
     pub(crate) now: Millis,
     /// `None`: no history is kept.
     pub(crate) history: Option<HistoryConfig>,
+    pub(crate) callbacks: CallbackLimits,
     /// Of which the store may have other counts than we: a batch that may have committed did not count here.
     owed: Touched,
 }
@@ -125,7 +168,7 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn new(
         config: &WriterConfig,
-        outbox: OutboxKept,
+        (outbox, callbacks): (OutboxKept, CallbacksKept),
         world: World,
         tallies: Tallies,
         keys: Vec<KeyRecord>,
@@ -136,6 +179,7 @@ impl Ledger {
         let mut committed = State::load(world, tallies);
         committed.jobs = Jobs::new(jobs);
         committed.caps = Caps::load(push_times, &committed.world);
+        committed.callbacks = Callbacks::load(callbacks);
         committed.events = outbox.head;
         committed.outbox_bytes = outbox.bytes;
         let ahead = committed.clone();
@@ -151,6 +195,7 @@ impl Ledger {
             seen,
             now: Millis::ZERO,
             history: config.history,
+            callbacks: config.callbacks,
             owed: Touched::default(),
         }
     }
@@ -196,6 +241,7 @@ impl Ledger {
                 log: EventLog::default(),
                 pseudonyms: Vec::new(),
                 forget: None,
+                callbacks: CallbackDraft::default(),
                 step: None,
                 sampled_at: None,
                 waiting: Vec::new(),
@@ -313,6 +359,42 @@ impl Ledger {
         let open = self.open();
         open.rows += rows.len();
         open.pseudonyms.extend_from_slice(rows);
+    }
+
+    pub(crate) fn put_callback(&mut self, endpoint: Endpoint) {
+        let id = endpoint.row.id;
+        let draft = &mut self.open().callbacks;
+        draft.endpoints.insert(id, Some(endpoint.row.clone()));
+        draft.progress.insert(id, endpoint.progress.clone());
+        self.ahead.callbacks.put(endpoint);
+    }
+
+    pub(crate) fn put_callback_progress(&mut self, id: CallbackId, progress: CallbackProgress) {
+        self.make_room();
+        let progress = Arc::new(progress);
+        self.open().callbacks.progress.insert(id, progress.clone());
+        self.ahead.callbacks.put_progress(id, progress);
+    }
+
+    pub(crate) fn remove_callback(&mut self, id: CallbackId) {
+        let draft = &mut self.open().callbacks;
+        draft.endpoints.insert(id, None);
+        draft.progress.remove(&id);
+        self.ahead.callbacks.remove(id);
+    }
+
+    pub(crate) fn put_callback_log(&mut self, rows: &[CallbackLogRow], through: u64) {
+        self.make_room();
+        let open = self.open();
+        open.rows += rows.len();
+        open.callbacks.log.extend_from_slice(rows);
+        open.callbacks.logged = Some(through);
+        self.ahead.callbacks.note_logged(rows, through);
+    }
+
+    pub(crate) fn forget_callback_log(&mut self, through: u64, bytes: u64) {
+        self.open().callbacks.forget = Some(through);
+        self.ahead.callbacks.note_forgotten(bytes);
     }
 
     /// No event gets a number that is in the store, whoever wrote it.

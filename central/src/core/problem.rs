@@ -43,6 +43,24 @@ pub fn invalid_credential(detail: impl Into<String>) -> Problem {
     problem(422, "invalid-credential", "The credential cannot be used", detail)
 }
 
+pub fn invalid_callback(detail: impl Into<String>) -> Problem {
+    problem(422, "invalid-callback", "The callback is not allowed", detail)
+}
+
+/// Nothing is told that somebody could be called for.
+pub fn callbacks_off() -> Problem {
+    let detail = "callbacks are called for what the history is told, and history.to is off; set it to lake, kafka, or \
+                  discard, which keeps no history";
+    problem(409, "callbacks-off", "Callbacks are switched off", detail)
+}
+
+/// `most`: what `callbacks.endpoints_max` is.
+pub fn too_many_callbacks(most: usize) -> Problem {
+    let detail = format!("there are as many callbacks as callbacks.endpoints_max allows: {most}");
+    let extra = Some(json!({"limit": most}).to_string());
+    Problem { extra, ..problem(422, "too-many-callbacks", "Too many callbacks", detail) }
+}
+
 pub fn exists(detail: impl Into<String>) -> Problem {
     problem(409, "exists", "The name is taken", detail)
 }

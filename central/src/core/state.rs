@@ -9,6 +9,7 @@ use carillon_world::{
     AppId, ApplyError, Batch, Change, DeviceId, DeviceRow, PMap, SecretHash, World,
 };
 
+use super::callback::state::Callbacks;
 use super::push::caps::Caps;
 use super::push::jobs::Jobs;
 use super::tally::Tally;
@@ -28,6 +29,7 @@ pub(crate) struct State {
     secrets: PMap<u64, Holders>,
     pub(crate) jobs: Jobs,
     pub(crate) caps: Caps,
+    pub(crate) callbacks: Callbacks,
     /// The number of the last event of the history.
     pub(crate) events: u64,
     /// The newest epoch that the history was told of, by its number.
@@ -61,6 +63,7 @@ impl State {
             world,
             jobs: Jobs::default(),
             caps: Caps::default(),
+            callbacks: Callbacks::default(),
             events: 0,
             opened: 0,
             outbox_bytes: 0,

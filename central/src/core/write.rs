@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use carillon_expr::{AttributeId, AudienceId, GroupId, Type};
 use carillon_persist::history::{ForgetOutbox, PseudonymRow};
+use carillon_persist::{CallbackId, CallbackLogRow, SealedSecret};
 use carillon_world::{
     AppId, AppRow, AttributeRow, AudienceRow, DeviceId, DeviceRow, Environment, GroupRow,
     MessageId, MessageRow, MessageState, Millis, Position, Priority, PushChannel, PushPolicy,
@@ -15,6 +16,8 @@ use carillon_world::{
 use carillon_world::{DeviceReceipts, Problem, Receipt, Stored};
 use serde::{Deserialize, Serialize};
 
+use super::callback::delivery::Report;
+use super::callback::state::Endpoint;
 use super::input::{GroupRef, ImportLine, ProfileEdit};
 use super::push::report::PushReport;
 use super::value::Given;
@@ -54,6 +57,7 @@ pub enum Write {
         forget: Arc<ForgetOutbox>,
         bytes: u64,
     },
+    Callback(Box<CallbackWrite>),
     DeclareAttribute {
         app: AppId,
         id: AttributeId,
@@ -194,6 +198,75 @@ impl QuotaEdit {
     }
 }
 
+/// What is decided about callbacks.
+#[derive(Clone, Debug)]
+pub enum CallbackWrite {
+    Create(CreateCallback),
+    Patch(PatchCallback),
+    Delete {
+        app: AppId,
+        id: CallbackId,
+    },
+    /// Signs with another secret from here on, and with the one before until `until`.
+    Rotate {
+        app: AppId,
+        id: CallbackId,
+        secret: SealedSecret,
+        until: Millis,
+    },
+    /// Calls again for what came after the event `cursor`.
+    Replay {
+        app: AppId,
+        id: CallbackId,
+        cursor: u64,
+    },
+    /// Events that are to be called for; those up to `through` were looked at.
+    Log {
+        rows: Arc<[CallbackLogRow]>,
+        through: u64,
+    },
+    Report(CallbackReport),
+    /// Rows of the log that are old go, up to the one with the first event `through`. Their last event is `last`; with the
+    /// endpoints that had not had them, how many they missed.
+    Forget {
+        through: u64,
+        last: u64,
+        bytes: u64,
+        missed: Vec<(CallbackId, u64)>,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub struct CreateCallback {
+    pub app: AppId,
+    pub id: CallbackId,
+    pub url: Arc<str>,
+    /// As [`wanted::parse`](super::callback::wanted::parse) gives them.
+    pub events: Arc<str>,
+    pub description: Arc<str>,
+    pub secret: SealedSecret,
+}
+
+/// What it does not name stays.
+#[derive(Clone, Debug)]
+pub struct PatchCallback {
+    pub app: AppId,
+    pub id: CallbackId,
+    pub url: Option<Arc<str>>,
+    pub events: Option<Arc<str>>,
+    pub description: Option<Arc<str>>,
+    pub active: Option<bool>,
+}
+
+/// What whoever calls an endpoint says of it.
+#[derive(Clone, Debug)]
+pub struct CallbackReport {
+    pub id: CallbackId,
+    /// The run that it called for.
+    pub run: u32,
+    pub report: Report,
+}
+
 /// A key under which a write may be repeated, and the hash of the request that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey {
@@ -284,6 +357,7 @@ pub enum Reply {
     Session {
         generation: Position,
     },
+    Callback(Box<Endpoint>),
     /// How many devices are gone.
     Erased(u64),
     /// For each device, why its receipts were refused.
@@ -363,6 +437,13 @@ impl Write {
                 devices.iter().map(|device| 64 + device.receipts.len() * 64).sum()
             }
             Write::EraseUser { devices, .. } => devices.len() * 8,
+            Write::Callback(write) => match &**write {
+                CallbackWrite::Log { rows, .. } => {
+                    rows.iter().map(|row| 64 + row.payload.len()).sum()
+                }
+                CallbackWrite::Report(report) => report.report.retries.len() * 32,
+                _ => 0,
+            },
             _ => 0,
         };
         inner + 256

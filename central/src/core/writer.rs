@@ -28,6 +28,8 @@ use carillon_persist::{Committed, IdempotencyRow, Kept, StoreBatch, Tallies};
 use carillon_world::{Batch, Change, Epoch, Lineage, Millis, Seq, World};
 
 use super::budget::Budgets;
+use super::callback::CallbackLimits;
+use super::callback::state::Callbacks;
 use super::decide::{Fault, decide};
 use super::funnel::FunnelRetention;
 use super::history::{Event, HistoryConfig};
@@ -77,6 +79,7 @@ pub struct WriterConfig {
     pub budgets: Budgets,
     /// `None`: no history is kept.
     pub history: Option<HistoryConfig>,
+    pub callbacks: CallbackLimits,
 }
 
 impl Default for WriterConfig {
@@ -92,6 +95,7 @@ impl Default for WriterConfig {
             batch: BatchLimits::default(),
             budgets: Budgets::default(),
             history: None,
+            callbacks: CallbackLimits::default(),
         }
     }
 }
@@ -125,6 +129,11 @@ pub struct Published {
     pub tally: Tally,
     /// Bytes of events that wait for the history.
     pub outbox_bytes: u64,
+    /// The number of the last event of the history.
+    pub events: u64,
+    pub callbacks: Callbacks,
+    /// Whether whoever calls endpoints is to look.
+    pub callbacks_changed: bool,
     /// The batch and the epoch in which it was committed; `None` if only the lineage changed, or only receipts came.
     pub batch: Option<(Epoch, Arc<Batch>)>,
 }
@@ -158,11 +167,11 @@ impl Writer {
         let pushes = (std::mem::take(&mut kept.push_jobs), std::mem::take(&mut kept.push_times));
         let keys = keys.into_iter().map(KeyRecord::from).collect();
         let (seen, since) = LastSeen::open(&kept, config.device_ttl, now);
-        let kept_outbox = kept.outbox;
+        let history = (kept.outbox, std::mem::take(&mut kept.callbacks));
         let mut writer = Writer {
             upkeep: Upkeep::new(config, now, world.seq(), kept, since),
             clock_tick: config.clock_tick,
-            ledger: Ledger::new(&config, kept_outbox, world, tallies, keys, seen, pushes),
+            ledger: Ledger::new(&config, history, world, tallies, keys, seen, pushes),
             stage: Stage::Free,
             replies: VecDeque::new(),
             pending: 0,
@@ -267,6 +276,7 @@ impl Writer {
             outbox: draft.log.row(draft.epoch),
             pseudonyms: draft.pseudonyms.clone(),
             forget: draft.forget.clone(),
+            callbacks: draft.callbacks.rows(),
         };
         Some(StoreBatch {
             shard,
@@ -298,6 +308,9 @@ impl Writer {
             pushes_changed,
             tally: self.ledger.committed.tally.clone(),
             outbox_bytes: self.ledger.committed.outbox_bytes,
+            events: self.ledger.committed.events,
+            callbacks: self.ledger.committed.callbacks.clone(),
+            callbacks_changed: draft.callbacks.is_news(),
             batch: draft.sent.map(|batch| (draft.epoch, batch)),
         };
         self.answer(draft.waiting);
@@ -383,6 +396,9 @@ impl Writer {
             pushes_changed: true,
             tally: committed.tally.clone(),
             outbox_bytes: committed.outbox_bytes,
+            events: committed.events,
+            callbacks: committed.callbacks.clone(),
+            callbacks_changed: true,
             batch,
         }
     }

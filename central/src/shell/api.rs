@@ -7,6 +7,7 @@ mod answer;
 mod apps;
 mod attributes;
 mod audiences;
+mod callbacks;
 mod compare;
 mod complete;
 mod devices;
@@ -37,6 +38,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::answer::Refusal;
+use super::callbacks::{CallbackSender, LogReader};
 use super::shared::Shared;
 use super::write_handle::WriteHandle;
 use crate::config::AdminConfig;
@@ -59,6 +61,15 @@ pub(crate) struct Api {
     pub(crate) previews: Arc<Semaphore>,
     pub(crate) exports: Arc<Semaphore>,
     pub(crate) credential_keys: Option<Arc<CredentialKeys>>,
+    pub(crate) callbacks: CallbackDoor,
+}
+
+/// How the API reaches whom central calls.
+#[derive(Clone, Debug)]
+pub(crate) struct CallbackDoor {
+    pub(crate) sender: Arc<CallbackSender>,
+    /// `None` where no history is told.
+    pub(crate) reader: Option<LogReader>,
 }
 
 impl Api {
@@ -67,6 +78,7 @@ impl Api {
         writes: WriteHandle,
         config: AdminConfig,
         credential_keys: Option<Arc<CredentialKeys>>,
+        callbacks: CallbackDoor,
     ) -> Api {
         Api {
             shared,
@@ -75,6 +87,7 @@ impl Api {
             previews: Arc::new(Semaphore::new(PREVIEWS_MAX)),
             exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
             credential_keys,
+            callbacks,
         }
     }
 
@@ -172,6 +185,11 @@ fn routes() -> (Router<Api>, utoipa::openapi::OpenApi) {
         .routes(routes!(messages::get, messages::edit, messages::act))
         .routes(routes!(push::get, push::patch))
         .routes(routes!(push::put, push::delete))
+        .routes(routes!(callbacks::create, callbacks::list))
+        .routes(routes!(callbacks::get, callbacks::patch, callbacks::delete))
+        .routes(routes!(callbacks::rotate_secret))
+        .routes(routes!(callbacks::replay))
+        .routes(routes!(callbacks::test))
         .routes(routes!(funnel::funnel))
         .routes(routes!(funnel::series))
         .routes(routes!(preview::preview))
@@ -281,6 +299,7 @@ mod tests {
         let expected = [
             "DELETE /v1/apps/{app}/attributes/{name}",
             "DELETE /v1/apps/{app}/audiences/{name}",
+            "DELETE /v1/apps/{app}/callbacks/{callback}",
             "DELETE /v1/apps/{app}/devices/{device}",
             "DELETE /v1/apps/{app}/groups/{group}",
             "DELETE /v1/apps/{app}/push/{channel}",
@@ -293,6 +312,8 @@ mod tests {
             "GET /v1/apps/{app}/attributes",
             "GET /v1/apps/{app}/audiences",
             "GET /v1/apps/{app}/audiences/{name}",
+            "GET /v1/apps/{app}/callbacks",
+            "GET /v1/apps/{app}/callbacks/{callback}",
             "GET /v1/apps/{app}/devices",
             "GET /v1/apps/{app}/devices/{device}",
             "GET /v1/apps/{app}/devices:export",
@@ -305,6 +326,7 @@ mod tests {
             "GET /v1/apps/{app}/push",
             "PATCH /v1/apps/{app}",
             "PATCH /v1/apps/{app}/audiences/{name}",
+            "PATCH /v1/apps/{app}/callbacks/{callback}",
             "PATCH /v1/apps/{app}/devices/{device}",
             "PATCH /v1/apps/{app}/groups/{group}",
             "PATCH /v1/apps/{app}/messages/{message}",
@@ -313,6 +335,10 @@ mod tests {
             "POST /v1/apps/{app}/audience:compare",
             "POST /v1/apps/{app}/audience:explain",
             "POST /v1/apps/{app}/audience:preview",
+            "POST /v1/apps/{app}/callbacks",
+            "POST /v1/apps/{app}/callbacks/{callback}/replay",
+            "POST /v1/apps/{app}/callbacks/{callback}/rotate-secret",
+            "POST /v1/apps/{app}/callbacks/{callback}/test",
             "POST /v1/apps/{app}/devices/{device}/revoke",
             "POST /v1/apps/{app}/devices:import",
             "POST /v1/apps/{app}/expression:complete",

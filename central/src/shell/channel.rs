@@ -89,7 +89,7 @@
 
 mod apns;
 mod fcm;
-mod pool;
+pub(super) mod pool;
 mod web_push;
 
 use std::fmt::Debug;
@@ -256,15 +256,15 @@ impl Channel for AnyChannel {
     }
 }
 
-fn retry_after(now: Millis, reply: &Reply) -> Option<Duration> {
+pub(super) fn retry_after(now: Millis, reply: &Reply) -> Option<Duration> {
     crate::core::channel::retry_after(now, reply.retry_after()?)
 }
 
-fn authority(url: &HttpsUrl) -> Authority {
+pub(super) fn authority(url: &HttpsUrl) -> Authority {
     Authority::try_from(url.authority()).expect("a URL's host and port make an authority")
 }
 
-fn uri(authority: Authority, path: PathAndQuery) -> Uri {
+pub(super) fn uri(authority: Authority, path: PathAndQuery) -> Uri {
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(Scheme::HTTPS);
     parts.authority = Some(authority);
@@ -273,6 +273,6 @@ fn uri(authority: Authority, path: PathAndQuery) -> Uri {
 }
 
 /// Of text whose characters were checked: credentials, collapse ids, what we signed.
-fn header(text: &str) -> HeaderValue {
+pub(super) fn header(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

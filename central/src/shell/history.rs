@@ -22,6 +22,7 @@ use self::batch::Names;
 use self::event_log::EventLog;
 use self::followers::Followers;
 use self::sink::Sink;
+use super::callbacks::CallbackFollower;
 use super::opening::open_store;
 use super::shared::{Phase, Shared, reached};
 use super::write_handle::WriteHandle;
@@ -104,7 +105,8 @@ impl Publisher {
             },
             None => None,
         };
-        Followers { log }
+        let callbacks = CallbackFollower::new(self.shared.clone(), self.writes.clone());
+        Followers { callbacks: Some(callbacks), log }
     }
 }
 
@@ -191,10 +193,17 @@ impl UnderWay {
         for row in &rows {
             events.push((row, row.events()?));
         }
-        self.names.look_up(&mut self.store, &self.of.writes, self.shard, &events).await?;
+        let is_read = self.sink.is_read() || followers.log.is_some();
+        if is_read {
+            self.names.look_up(&mut self.store, &self.of.writes, self.shard, &events).await?;
+        }
         let (mut records, mut bytes) = (Vec::new(), 0);
         for (row, events) in &events {
-            self.names.records(self.shard, row, events, &mut records)?;
+            if is_read {
+                self.names.records(self.shard, row, events, &mut records)?;
+            } else {
+                self.names.note_ended(events);
+            }
             if let Some(first) = events.first() {
                 self.oldest.get_or_insert((first.at, Instant::now()));
             }
@@ -202,7 +211,7 @@ impl UnderWay {
             bytes += row.payload.len() as u64;
         }
         self.bytes += bytes;
-        followers.take(&events, &records).await;
+        followers.take(&events, &records).await?;
         self.sink.take(&records).await?;
         self.of.shared.metrics.history_events.inc_by(records.len() as u64);
         Ok(bytes)

@@ -12,6 +12,7 @@ use super::clock::Clock;
 use super::opening::Opened;
 use crate::config::{Budgets, Config};
 use crate::core::budget::is_nearly_full;
+use crate::core::callback::state::Callbacks;
 use crate::core::push::books::AppBooks;
 use crate::core::push::caps::Caps;
 use crate::core::push::jobs::Jobs;
@@ -35,6 +36,14 @@ pub(crate) async fn reached(phase: &mut watch::Receiver<Phase>, at_least: Phase)
     let _ = phase.wait_for(|phase| *phase >= at_least).await;
 }
 
+/// The callbacks of a durable state.
+#[derive(Debug)]
+pub(crate) struct CallbackView {
+    pub(crate) callbacks: Callbacks,
+    /// The number of the last event of that state.
+    pub(crate) events: u64,
+}
+
 pub(crate) struct Shared {
     pub(crate) shard: ShardId,
     pub(crate) clock: Clock,
@@ -49,6 +58,9 @@ pub(crate) struct Shared {
     /// Counts publications that concern pushes.
     pushes: watch::Sender<u64>,
     tally: ArcSwap<Tally>,
+    callbacks: ArcSwap<CallbackView>,
+    /// Counts publications that concern callbacks.
+    callbacks_changed: watch::Sender<u64>,
     /// A lock, because every link reads it and the writer alone changes it, for the time of one push. Never held
     /// across an `.await`.
     log: RwLock<ChangeLog>,
@@ -92,6 +104,11 @@ impl Shared {
             )),
             pushes: watch::Sender::new(0),
             tally: ArcSwap::from_pointee(Tally::default()),
+            callbacks: ArcSwap::from_pointee(CallbackView {
+                callbacks: Callbacks::load(opened.loaded.kept.callbacks.clone()),
+                events: opened.loaded.kept.outbox.head,
+            }),
+            callbacks_changed: watch::Sender::new(0),
             published: watch::Sender::new(0),
         };
         shared.note_usage(opened.loaded.world.usage().total());
@@ -127,6 +144,16 @@ impl Shared {
         AppBooks::new(self.tally(), self.caps.load_full(), row.id, cap, now)
     }
 
+    /// The endpoints, and how far each is, as durable.
+    pub(crate) fn callbacks(&self) -> Arc<CallbackView> {
+        self.callbacks.load_full()
+    }
+
+    /// Changes when endpoints or their log were published.
+    pub(crate) fn callbacks_changed(&self) -> watch::Receiver<u64> {
+        self.callbacks_changed.subscribe()
+    }
+
     /// What is counted beside it, as durable; at least as new as a world that was taken before.
     pub(crate) fn tally(&self) -> Arc<Tally> {
         self.tally.load_full()
@@ -160,6 +187,8 @@ impl Shared {
         self.world.store(published.world);
         self.caps.store(Arc::new(published.caps));
         self.jobs.store(Arc::new(published.jobs));
+        let (callbacks, events) = (published.callbacks, published.events);
+        self.callbacks.store(Arc::new(CallbackView { callbacks, events }));
         if let Some((epoch, batch)) = published.batch {
             let frame = encode_batch(epoch, &batch);
             self.metrics.changes.inc_by(batch.changes.len() as u64);
@@ -172,6 +201,9 @@ impl Shared {
             }));
         }
         self.published.send_modify(|count| *count = count.wrapping_add(1));
+        if published.callbacks_changed {
+            self.callbacks_changed.send_modify(|count| *count = count.wrapping_add(1));
+        }
         if published.pushes_changed {
             self.pushes.send_modify(|count| *count = count.wrapping_add(1));
         }

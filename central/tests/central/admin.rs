@@ -18,6 +18,7 @@ async fn every_call_but_health_refuses_a_caller_without_the_token() {
             .replace("{name}", "country")
             .replace("{group}", "00000000000000aa")
             .replace("{device}", "00000000000000aa")
+            .replace("{callback}", "00000000000000aa")
             .replace("{message}", "00000000000000aa");
         for method in item.as_object().unwrap().keys() {
             let method: Method = method.to_uppercase().parse().unwrap();
@@ -33,7 +34,7 @@ async fn every_call_but_health_refuses_a_caller_without_the_token() {
             }
         }
     }
-    assert_eq!(calls, 2 * 42);
+    assert_eq!(calls, 2 * 50);
     // A path that is none of ours, and a method that a path does not have.
     bench.get("/v1/nothing").await.problem(404, "not-found");
     bench.delete("/v1/apps").await.problem(405, "method-not-allowed");

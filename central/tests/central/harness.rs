@@ -9,8 +9,9 @@ use carillon_central::config::{RootSecret, Token};
 use carillon_central::{Central, Config, Identity};
 use carillon_persist::history::{OutboxRow, PseudonymRow};
 use carillon_persist::{
-    AnyStore, CommitError, Committed, EpochClaim, IdempotencyRow, Kept, Opening, ProviderTokenId,
-    Store, StoreBatch, StoreError, StoreOptions, StoreUrl, Tally, UnsafeSetting,
+    AnyStore, CallbackLogFrom, CallbackLogRow, CommitError, Committed, EpochClaim, IdempotencyRow,
+    Kept, Opening, ProviderTokenId, Store, StoreBatch, StoreError, StoreOptions, StoreUrl, Tally,
+    UnsafeSetting,
 };
 use carillon_world::{AppId, DeviceId, Millis, Row, ShardId};
 use http::{HeaderMap, Method, StatusCode};
@@ -146,6 +147,15 @@ impl Store for FaultyStore {
         lasts: Duration,
     ) -> Result<Millis, StoreError> {
         self.inner.provider_token(id, now, lasts).await
+    }
+
+    async fn callback_log(
+        &mut self,
+        shard: ShardId,
+        from: CallbackLogFrom,
+        bytes_max: u64,
+    ) -> Result<Vec<CallbackLogRow>, StoreError> {
+        self.inner.callback_log(shard, from, bytes_max).await
     }
 
     async fn clock(&mut self) -> Result<Millis, StoreError> {

@@ -259,7 +259,7 @@ settings! {
     /// and by `carillon archive` from Kafka in the lake; see docs/history.md.
     "history" "history." history: HistorySettings {
         /// Where central takes it: `lake` writes the files itself, `kafka` writes the topic of which `carillon archive`
-        /// makes them, `off` keeps none.
+        /// makes them, `discard` keeps none but calls callbacks, `off` keeps none.
         to: HistoryTo = "lake",
         /// Kafka's brokers, those asked for all others.
         kafka_brokers: Option<HostPorts> = "",
@@ -323,6 +323,37 @@ settings! {
         rotate_daily: bool = "false",
         /// Renamed files that are kept.
         rotate_keep: NonZeroUsize = "10",
+    }
+
+    /// Calls of customers' systems; see docs/callbacks.md.
+    "callbacks" "callbacks." callbacks: CallbackSettings {
+        /// Ports that an endpoint may have, by commas.
+        ports: Ports = "443",
+        /// Networks, by commas, that an endpoint may be in although they are not public, such as 10.1.0.0/16. Not set:
+        /// none.
+        private_networks: Option<Networks> = "",
+        /// Certificate authorities (PEM) trusted besides the public ones.
+        ca_file: Option<PathBuf> = "",
+        /// Endpoints of all apps; beyond it `too-many-callbacks`.
+        endpoints_max: NonZeroUsize = "1000",
+        /// Requests to one endpoint at a time.
+        concurrency: NonZeroUsize = "4",
+        /// How long resolving a name, TCP and TLS may take together.
+        connect_timeout: Duration = "10s",
+        /// How long an endpoint may take to answer, waiting for a connection included.
+        request_timeout: Duration = "15s",
+        /// Bytes of an endpoint's answer that are read.
+        reply_bytes_max: ByteSize = "4KiB",
+        /// The pause before an event is tried for the second time; each further one is three times as long, up to 4h.
+        retry_after: Duration = "5s",
+        /// How long an event is tried.
+        retry_for: Duration = "24h",
+        /// An endpoint that took nothing for so long, although it was tried, is paused.
+        pause_after: Duration = "24h",
+        /// How long events are kept for endpoints that are behind, and to be sent again.
+        retention: Duration = "72h",
+        /// Bytes of such events in the database; beyond it the oldest go earlier.
+        bytes_max: ByteSize = "1GiB",
     }
 
     /// The archiver, which takes the topic into the lake.

@@ -266,16 +266,18 @@ pub(crate) enum HistoryTo {
     Off,
     Lake,
     Kafka,
+    Discard,
 }
 
 impl Setting for HistoryTo {
-    const KIND: Kind = text_kind("\"lake\", \"kafka\" or \"off\"", "PLACE");
+    const KIND: Kind = text_kind("\"lake\", \"kafka\", \"discard\" or \"off\"", "PLACE");
 
     fn parse(text: &str) -> Option<Self> {
         match text {
             "off" => Some(Self::Off),
             "lake" => Some(Self::Lake),
             "kafka" => Some(Self::Kafka),
+            "discard" => Some(Self::Discard),
             _ => None,
         }
     }

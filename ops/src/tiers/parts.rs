@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use carillon_central::config::{
-    AdminConfig, AudienceLimits, BatchLimits, Budgets, CredentialKey, CredentialKeys, EventLogPlan,
-    FunnelRetention, HistoryConfig, HistoryPlan, HistorySink, LinkConfig, ProviderConfig,
-    PusherConfig, QuotaLimits, StoreConfig, Token as CentralToken, WriterConfig,
+    AdminConfig, AudienceLimits, BatchLimits, Budgets, CallbackConfig, CallbackLimits,
+    CredentialKey, CredentialKeys, EventLogPlan, FunnelRetention, HistoryConfig, HistoryPlan,
+    HistorySink, LinkConfig, ProviderConfig, PusherConfig, QuotaLimits, Schedule, StoreConfig,
+    Token as CentralToken, WriterConfig,
 };
 use carillon_central::{Config as Central, Identity};
 use carillon_edge::{
@@ -132,6 +133,8 @@ pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
         writer: WriterConfig {
             // Central sets it by its plan of the history.
             history: None,
+            // And this by its callbacks' configuration.
+            callbacks: CallbackLimits::default(),
             // A duration of the configuration is at most a century.
             clock_tick: central.clock_tick.as_millis() as u64,
             retention: central.horizon.as_millis() as u64,
@@ -175,6 +178,7 @@ pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
             made.credential_keys.0.iter().map(|key| CredentialKey::new(*key)).collect(),
         )
         .map(Arc::new),
+        callbacks: callbacks(settings),
         history: history(settings, made),
         write_timeout: central.write_timeout,
         log_bytes_max: central.log_bytes_max.0,
@@ -197,6 +201,7 @@ fn history(settings: &Settings, made: &Made) -> Option<HistoryPlan> {
         }
         // The check of the configuration refused this without brokers.
         HistoryTo::Kafka => HistorySink::Kafka(crate::history::kafka(history)?),
+        HistoryTo::Discard => HistorySink::Nowhere,
     };
     Some(HistoryPlan {
         sink,
@@ -222,6 +227,29 @@ fn event_log(settings: &Settings) -> Option<EventLogPlan> {
         rotate_daily: log.rotate_daily,
         rotate_keep: log.rotate_keep.get(),
     })
+}
+
+fn callbacks(settings: &Settings) -> CallbackConfig {
+    let of = &settings.callbacks;
+    CallbackConfig {
+        ports: of.ports.0.clone(),
+        private_networks: of.private_networks.clone().map_or_else(Vec::new, |of| of.0),
+        ca_file: of.ca_file.clone(),
+        concurrency: of.concurrency.get(),
+        endpoints_max: of.endpoints_max.get(),
+        connect_timeout: of.connect_timeout,
+        request_timeout: of.request_timeout,
+        reply_bytes_max: of.reply_bytes_max.0,
+        schedule: Schedule {
+            // A duration of the configuration is at most a century.
+            first: of.retry_after.as_millis() as u64,
+            tried_for: of.retry_for.as_millis() as u64,
+            ..Schedule::default()
+        },
+        pause_after: of.pause_after,
+        retention: of.retention,
+        bytes_max: of.bytes_max.0 as u64,
+    }
 }
 
 fn pusher(settings: &Settings) -> PusherConfig {

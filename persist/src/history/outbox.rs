@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{EventName, Pseudonym, Record, RecordError, RecordId};
-use crate::StoreError;
+use crate::{BatchCallbacks, StoreError};
 
 /// An event on its way into a row, and out of one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,7 @@ pub struct BatchHistory {
     /// The first that a device gets stays.
     pub pseudonyms: Vec<PseudonymRow>,
     pub forget: Option<ForgetOutbox>,
+    pub callbacks: BatchCallbacks,
 }
 
 /// The outbox at an opening.

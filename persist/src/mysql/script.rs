@@ -2,6 +2,7 @@
 
 use carillon_world::{AppId, MessageId};
 
+use crate::callback::stored::{forget_endpoint, forget_log};
 use crate::encode::{Cell, Step, standing};
 use crate::history::ForgetOutbox;
 use crate::names::Named;
@@ -125,6 +126,12 @@ pub(super) fn packets(
                     ));
                 }
             }
+            Step::ForgetCallback(id) => {
+                for statement in forget_endpoint(shard, &id.get().to_string()) {
+                    script.statement(&statement);
+                }
+            }
+            Step::ForgetCallbackLog(through) => script.statement(&forget_log(shard, *through)),
             Step::ForgetCounts(forget) => {
                 let which = match &forget.which {
                     OldCounts::Before(span, at) => {

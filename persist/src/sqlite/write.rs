@@ -6,6 +6,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{DropBehavior, ErrorCode, ToSql, Transaction, params, params_from_iter};
 
 use super::{Fields, Worker, begin, down, signed};
+use crate::callback::stored::{forget_endpoint, forget_log};
 use crate::encode::{Cell, Step, plan, standing};
 use crate::history::ForgetOutbox;
 use crate::names::Named;
@@ -175,6 +176,14 @@ fn write(
                 committed.receipts_erased += erase_receipts(transaction, shard, erase)?;
             }
             Step::ForgetOutbox(forget) => forget_outbox(transaction, shard, forget)?,
+            Step::ForgetCallback(id) => {
+                for statement in forget_endpoint(shard, &signed(id.get()).to_string()) {
+                    transaction.execute(&statement, [])?;
+                }
+            }
+            Step::ForgetCallbackLog(through) => {
+                transaction.execute(&forget_log(shard, *through), [])?;
+            }
             Step::ForgetCounts(forget) => {
                 committed.counts_forgotten += forget_counts(transaction, shard, forget)?;
             }
@@ -365,6 +374,7 @@ mod tests {
             ERASE_RECEIPTS.to_owned(),
             FORGET_OUTBOX.to_owned(),
             FORGET_PSEUDONYM.to_owned(),
+            forget_log(0, 7),
             erase_seen(&these),
             FORGET_COUNTS_BEFORE.to_owned(),
             FORGET_COUNTS_OF.to_owned(),

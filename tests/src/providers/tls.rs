@@ -12,12 +12,12 @@ use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 
 /// Where the authority's certificate is.
-pub(super) fn ca_path(folder: &Path) -> PathBuf {
+pub(crate) fn ca_path(folder: &Path) -> PathBuf {
     folder.join("ca.pem")
 }
 
 /// Makes the authority unless it is there, and a certificate for these names.
-pub(super) fn server_config(
+pub(crate) fn server_config(
     folder: &Path,
     names: Vec<String>,
     protocols: &[&[u8]],

@@ -18,6 +18,7 @@ struct Things {
     group: String,
     device: String,
     message: String,
+    callback: String,
 }
 
 /// A credential for Web Push, with the key of RFC 8291's example.
@@ -65,12 +66,19 @@ async fn things(bench: &mut Bench) -> Things {
     let audience = Call::to("PUT /v1/apps/{app}/audiences/{name}", &[&app.id, "vips"]);
     bench.written(audience.json(json!({"expression": "#vip"}))).await;
     let message = bench.message(&app, json!({"to": "#vip and country == \"KE\"", "body": 1})).await;
-    Things { app, group, device, message }
+    let hear = Call::to("POST /v1/apps/{app}/callbacks", &[&app.id]).json(hearer());
+    let callback = text(&bench.unchanged(hear).await.json(), "id").to_owned();
+    Things { app, group, device, message, callback }
+}
+
+/// A callback for what does not happen here, at an address that nobody has.
+pub(crate) fn hearer() -> Value {
+    json!({"url": "https://callbacks.invalid/", "events": ["token.removed"], "description": "d"})
 }
 
 /// The parameters of a right call, and its body if it has one.
 fn sample(things: &Things, call: &str) -> (Vec<String>, Option<Value>) {
-    let Things { app: App { id: app, .. }, group, device, message } = things;
+    let Things { app: App { id: app, .. }, group, device, message, callback } = things;
     let with = |parameters: &[&String], body: Value| {
         (parameters.iter().map(|p| (*p).clone()).collect(), Some(body).filter(|b| !b.is_null()))
     };
@@ -88,6 +96,7 @@ fn sample(things: &Things, call: &str) -> (Vec<String>, Option<Value>) {
         | "POST /v1/apps/{app}/devices:import"
         | "GET /v1/apps/{app}/groups"
         | "GET /v1/apps/{app}/audiences"
+        | "GET /v1/apps/{app}/callbacks"
         | "GET /v1/apps/{app}/messages" => with(&[app], Value::Null),
         "PUT /v1/apps/{app}/attributes/{name}" => {
             with(&[app, &country], json!({"type": "string", "set_by": "both"}))
@@ -140,6 +149,21 @@ fn sample(things: &Things, call: &str) -> (Vec<String>, Option<Value>) {
             with(&[app, &"web_push".to_owned()], json!({"credential": vapid()}))
         }
         "DELETE /v1/apps/{app}/push/{channel}" => with(&[app, &"web_push".to_owned()], Value::Null),
+        "POST /v1/apps/{app}/callbacks" => with(&[app], hearer()),
+        "GET /v1/apps/{app}/callbacks/{callback}"
+        | "DELETE /v1/apps/{app}/callbacks/{callback}"
+        | "POST /v1/apps/{app}/callbacks/{callback}/test" => with(&[app, callback], Value::Null),
+        "PATCH /v1/apps/{app}/callbacks/{callback}" => with(
+            &[app, callback],
+            json!({"url": "https://other.invalid/", "events": ["*"], "description": "e",
+                   "state": "paused"}),
+        ),
+        "POST /v1/apps/{app}/callbacks/{callback}/rotate-secret" => {
+            with(&[app, callback], json!({"overlap_s": 60}))
+        }
+        "POST /v1/apps/{app}/callbacks/{callback}/replay" => {
+            with(&[app, callback], json!({"from": "2026-01-01T00:00:00Z"}))
+        }
         "POST /v1/apps/{app}/users/{user}:erase" => with(&[app, &"nobody".to_owned()], Value::Null),
         "POST /v1/apps/{app}/audience:preview" => with(&[app], json!({"to": "all", "sample": 3})),
         "POST /v1/apps/{app}/audience:explain" => {

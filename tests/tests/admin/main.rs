@@ -5,6 +5,7 @@
 
 mod audiences;
 mod bench;
+mod callbacks;
 mod devices;
 mod document;
 mod exposed;
@@ -45,6 +46,7 @@ async fn endpoints(store: Store) {
     audiences::check(&mut bench).await;
     oversize::check(&mut bench).await;
     push::check(&mut bench).await;
+    callbacks::check(&mut bench).await;
     lists::check(&mut bench).await;
     windows::check(&mut bench).await;
     funnel::check(&mut bench).await;

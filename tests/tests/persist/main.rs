@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "whatever fails here fails the test")]
 
+mod callbacks;
 mod crash;
 mod files;
 mod model;

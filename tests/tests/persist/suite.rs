@@ -14,7 +14,7 @@ use carillon_world::{AppId, Batch, Change, DeviceId, Epoch, MessageId, Millis, R
 use rand::Rng;
 
 use crate::model::{Generator, Model, TEXTS, sorted};
-use crate::{Bench, open, outbox, purge, tallies};
+use crate::{Bench, callbacks, open, outbox, purge, tallies};
 
 pub(crate) const DATABASE: &str = "suite";
 
@@ -22,7 +22,7 @@ pub(crate) fn options() -> StoreOptions {
     StoreOptions {
         connect_timeout: Duration::from_millis(500),
         read_timeout: Duration::from_secs(10),
-        shards: 20,
+        shards: 21,
         loaders: NonZeroUsize::MIN,
         allow_unsafe: false,
     }
@@ -126,6 +126,7 @@ pub(crate) async fn run(bench: &mut impl Bench) {
     a_load_under_another_owner_is_refused(bench, shard(17)).await;
     tallies::run(bench, shard(18)).await;
     outbox::run(bench, shard(19)).await;
+    callbacks::run(bench, shard(20)).await;
     purge::run(bench).await;
     the_number_of_shards_is_fixed_and_a_newer_schema_refused(bench).await;
 }

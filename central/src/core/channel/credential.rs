@@ -233,7 +233,8 @@ impl fmt::Debug for CredentialKey {
 ///  byte 0       version, 1
 ///  bytes 1-4    id of the key: first bytes of SHA-256("carillon/v1/credential-key-id" ‖ key)
 ///  bytes 5-16   nonce
-///  from 17 on   AES-256-GCM-SIV of the JSON; associated data: version, key id, app id (8 bytes, big endian), channel
+///  from 17 on   AES-256-GCM-SIV of the JSON; associated data: version, key id, app id (8 bytes, big endian), channel;
+///                of a secret of a callback its id (8 bytes, big endian), too
 /// ```
 #[derive(Debug)]
 pub struct CredentialKeys(Vec<CredentialKey>);
@@ -263,12 +264,40 @@ impl CredentialKeys {
         json: &[u8],
         nonce: [u8; SEAL_NONCE_LEN],
     ) -> Bytes {
+        self.seal_for(Use::Credential(channel), app, json, nonce)
+    }
+
+    /// Seals a secret of a callback.
+    pub(crate) fn seal_callback(
+        &self,
+        app: AppId,
+        callback: u64,
+        secret: &[u8],
+        nonce: [u8; SEAL_NONCE_LEN],
+    ) -> Bytes {
+        self.seal_for(Use::Callback(callback), app, secret, nonce)
+    }
+
+    /// The secret that was sealed for this callback.
+    ///
+    /// # Errors
+    /// As [`CredentialKeys::open`].
+    pub(crate) fn open_callback(
+        &self,
+        app: AppId,
+        callback: u64,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        self.open_for(Use::Callback(callback), app, sealed)
+    }
+
+    fn seal_for(&self, of: Use, app: AppId, text: &[u8], nonce: [u8; SEAL_NONCE_LEN]) -> Bytes {
         let key = &self.0[0];
-        let mut text = json.to_vec();
+        let mut text = text.to_vec();
         key.cipher
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(nonce),
-                Aad::from(bound_to(key.id, app, channel)),
+                Aad::from(bound_to(key.id, app, of)),
                 &mut text,
             )
             .expect("the cipher takes texts of this length");
@@ -290,6 +319,15 @@ impl CredentialKeys {
         channel: PushChannel,
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        self.open_for(Use::Credential(channel), app, sealed)
+    }
+
+    fn open_for(
+        &self,
+        of: Use,
+        app: AppId,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let (header, text) = sealed.split_at_checked(HEADER_LEN).ok_or(OpenError::Damaged)?;
         if header[0] != VERSION {
             return Err(OpenError::Damaged);
@@ -299,7 +337,7 @@ impl CredentialKeys {
         let mut text = Zeroizing::new(text.to_vec());
         let nonce = Nonce::try_assume_unique_for_key(&header[1 + KEY_ID_LEN..])
             .map_err(|_| OpenError::Damaged)?;
-        let aad = Aad::from(bound_to(key.id, app, channel));
+        let aad = Aad::from(bound_to(key.id, app, of));
         let opened =
             key.cipher.open_in_place(nonce, aad, &mut text).map_err(|_| OpenError::Damaged)?.len();
         text.truncate(opened);
@@ -307,16 +345,27 @@ impl CredentialKeys {
     }
 }
 
-fn bound_to(id: [u8; KEY_ID_LEN], app: AppId, channel: PushChannel) -> [u8; 6 + 8] {
-    let mut bound = [0; 6 + 8];
-    bound[0] = VERSION;
-    bound[1..5].copy_from_slice(&id);
-    bound[5] = match channel {
-        PushChannel::Apns => 1,
-        PushChannel::Fcm => 2,
-        PushChannel::WebPush => 3,
-    };
-    bound[6..].copy_from_slice(&app.get().to_be_bytes());
+/// What is sealed opens for this use alone.
+#[derive(Clone, Copy)]
+enum Use {
+    Credential(PushChannel),
+    Callback(u64),
+}
+
+fn bound_to(id: [u8; KEY_ID_LEN], app: AppId, of: Use) -> Vec<u8> {
+    let mut bound = Vec::with_capacity(6 + 8 + 8);
+    bound.push(VERSION);
+    bound.extend(id);
+    bound.push(match of {
+        Use::Credential(PushChannel::Apns) => 1,
+        Use::Credential(PushChannel::Fcm) => 2,
+        Use::Credential(PushChannel::WebPush) => 3,
+        Use::Callback(_) => 4,
+    });
+    bound.extend(app.get().to_be_bytes());
+    if let Use::Callback(callback) = of {
+        bound.extend(callback.to_be_bytes());
+    }
     bound
 }
 
@@ -431,6 +480,14 @@ mod tests {
             assert!(open(&old, app, PushChannel::Apns, &bent).is_err(), "byte {at}");
             assert!(open(&old, app, PushChannel::Apns, &sealed[..at]).is_err(), "cut at {at}");
         }
+        let secret = old.seal_callback(app, 7, MARK.as_bytes(), [9; SEAL_NONCE_LEN]);
+        let open = |app, id| old.open_callback(app, id, &secret).map(|text| text.to_vec());
+        assert_eq!(open(app, 7), Ok(MARK.into()));
+        assert_eq!(
+            (open(app, 8), open(other, 7)),
+            (Err(OpenError::Damaged), Err(OpenError::Damaged))
+        );
+        assert!(old.open(app, PushChannel::Apns, &secret).is_err());
         assert!(!format!("{old:?}").contains("[1, 1, 1, 1, 1"));
         assert!(CredentialKeys::new(Vec::new()).is_none());
     }

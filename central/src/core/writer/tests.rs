@@ -1,5 +1,6 @@
 mod audiences;
 mod budgets;
+mod callbacks;
 mod devices;
 mod history;
 mod messages;

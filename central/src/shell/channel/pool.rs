@@ -38,19 +38,19 @@ const TRIES: usize = 32;
 const GROW_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PoolLimits {
-    pub(super) connections_max: usize,
-    pub(super) streams_max: usize,
-    pub(super) request_timeout: Duration,
-    pub(super) reply_bytes_max: usize,
-    pub(super) keep_alive_interval: Duration,
-    pub(super) keep_alive_timeout: Duration,
+pub(in crate::shell) struct PoolLimits {
+    pub(in crate::shell) connections_max: usize,
+    pub(in crate::shell) streams_max: usize,
+    pub(in crate::shell) request_timeout: Duration,
+    pub(in crate::shell) reply_bytes_max: usize,
+    pub(in crate::shell) keep_alive_interval: Duration,
+    pub(in crate::shell) keep_alive_timeout: Duration,
     /// Whether a connection without requests is kept alive.
-    pub(super) keep_idle: bool,
+    pub(in crate::shell) keep_idle: bool,
 }
 
 impl PoolLimits {
-    pub(super) const fn of_lane(config: &ProviderConfig) -> PoolLimits {
+    pub(in crate::shell) const fn of_lane(config: &ProviderConfig) -> PoolLimits {
         PoolLimits {
             connections_max: config.connections_max,
             streams_max: config.streams_max,
@@ -65,21 +65,21 @@ impl PoolLimits {
 
 /// An answer. Its body is cut off at [`PoolLimits::reply_bytes_max`].
 #[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) status: u16,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+pub(in crate::shell) struct Reply {
+    pub(in crate::shell) status: u16,
+    pub(in crate::shell) headers: HeaderMap,
+    pub(in crate::shell) body: Bytes,
 }
 
 impl Reply {
-    pub(super) fn retry_after(&self) -> Option<&str> {
+    pub(in crate::shell) fn retry_after(&self) -> Option<&str> {
         self.headers.get(header::RETRY_AFTER)?.to_str().ok()
     }
 }
 
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lost {
+pub(in crate::shell) enum Lost {
     Dial(DialError),
     /// The connection ended under the request.
     Connection,
@@ -91,7 +91,7 @@ pub(super) enum Lost {
 impl Lost {
     /// As the pusher has to see it. `origin` is what waits when a connection is lost: the lane if all its targets are
     /// behind it.
-    pub(super) fn outcome(self, origin: Scope) -> Outcome {
+    pub(in crate::shell) fn outcome(self, origin: Scope) -> Outcome {
         let later = |scope, reason| Outcome::Later { after: None, scope, reason: Reason(reason) };
         match self {
             Lost::Dial(DialError::Port) => {
@@ -112,13 +112,13 @@ impl Lost {
 
 /// How a request is written, which depends on the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(in crate::shell) enum Protocol {
     Http1,
     Http2,
 }
 
 #[derive(Clone)]
-pub(super) struct Pool(Arc<Inner>);
+pub(in crate::shell) struct Pool(Arc<Inner>);
 
 struct Inner {
     dialer: Dialer,
@@ -145,7 +145,7 @@ impl fmt::Debug for Pool {
 }
 
 impl Pool {
-    pub(super) fn new(dialer: Dialer, url: HttpsUrl, limits: PoolLimits) -> Pool {
+    pub(in crate::shell) fn new(dialer: Dialer, url: HttpsUrl, limits: PoolLimits) -> Pool {
         Pool(Arc::new(Inner {
             dialer,
             url,
@@ -159,7 +159,7 @@ impl Pool {
     }
 
     /// Sends what `make` gives and reads the answer. `make` is asked again if the request has to go out again.
-    pub(super) async fn send(
+    pub(in crate::shell) async fn send(
         &self,
         make: impl Fn(Protocol) -> Request<Bytes>,
     ) -> Result<Reply, Lost> {

@@ -89,6 +89,12 @@ impl Names {
         Ok(())
     }
 
+    /// As [`Names::records`], where nobody reads them: only who is gone counts.
+    pub(super) fn note_ended(&mut self, events: &[OutboxEvent<'_>]) {
+        let ended = events.iter().filter(|event| event.event == ENDED);
+        self.ended.extend(ended.filter_map(key));
+    }
+
     fn name(&mut self, key: Key) -> Pseudonym {
         match self.known.get(&key) {
             Some(name) => *name,

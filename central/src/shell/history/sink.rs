@@ -17,6 +17,7 @@ const KAFKA_FLUSH_EVERY: Duration = Duration::ZERO;
 pub(super) enum Sink {
     Lake(Box<LakeWriter>),
     Kafka(Producer),
+    Nowhere,
 }
 
 /// The newest that the history has of a shard: a position that the store must know.
@@ -40,6 +41,7 @@ impl Sink {
                 Sink::Lake(Box::new(writer))
             }
             HistorySink::Kafka(options) => Sink::Kafka(Producer::open(&options, shard).await?),
+            HistorySink::Nowhere => Sink::Nowhere,
         })
     }
 
@@ -51,21 +53,27 @@ impl Sink {
                 writer.push(record);
             }),
             Sink::Kafka(producer) => producer.send(records).await?,
+            Sink::Nowhere => {}
         }
         Ok(())
+    }
+
+    /// Whether records are read by anybody; else devices need no names.
+    pub(super) const fn is_read(&self) -> bool {
+        !matches!(self, Sink::Nowhere)
     }
 
     pub(super) fn is_full(&self, plan: &HistoryPlan) -> bool {
         match self {
             Sink::Lake(writer) => writer.bytes() >= plan.flush_bytes,
-            Sink::Kafka(_) => true,
+            Sink::Kafka(_) | Sink::Nowhere => true,
         }
     }
 
     pub(super) fn flush_every(&self, plan: &HistoryPlan) -> Duration {
         match self {
             Sink::Lake(_) => plan.flush_every,
-            Sink::Kafka(_) => KAFKA_FLUSH_EVERY,
+            Sink::Kafka(_) | Sink::Nowhere => KAFKA_FLUSH_EVERY,
         }
     }
 
@@ -76,7 +84,7 @@ impl Sink {
                 writer.commit(last).await?;
             }
             // Acknowledged as it was taken.
-            Sink::Kafka(_) => {}
+            Sink::Kafka(_) | Sink::Nowhere => {}
         }
         Ok(())
     }
@@ -96,5 +104,6 @@ pub(crate) async fn tail(
             let tail = Producer::open(&options, shard).await?.tail().await?;
             tail.map(|tail| Witness { epoch: tail.epoch, change: tail.seq })
         }
+        HistorySink::Nowhere => None,
     })
 }

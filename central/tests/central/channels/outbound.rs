@@ -4,8 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use carillon_central::callbacks::{Call, CallbackSender};
 use carillon_central::channel::{Channel as _, Providers, open};
-use carillon_central::config::{ProviderConfig, StoreConfig};
+use carillon_central::config::{CallbackConfig, ProviderConfig, StoreConfig};
+use carillon_central::core::callback::delivery;
+use carillon_central::core::callback::secret::CallbackSecret;
 use carillon_central::core::channel::Outcome;
 use carillon_central::outbound::DialError;
 use carillon_world::{Environment, PushChannel};
@@ -218,4 +222,60 @@ async fn what_is_legal_passes() {
         let url = legal.replace("{}", &port.to_string()).parse().unwrap();
         assert!(dialer.dial(&url).await.is_ok(), "{legal}");
     }
+}
+
+/// Of callbacks the same: an admin's URL, whatever its name answers.
+#[tokio::test]
+async fn no_callback_of_the_table_makes_a_connection_and_rebinding_gains_nothing() {
+    let provider = Provider::start(100, |_| Box::pin(async { Answer::Status(200, "") })).await;
+    let port = provider.address.port();
+    let config = |networks: &[&str]| CallbackConfig {
+        ports: vec![443, port],
+        private_networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
+        connect_timeout: LIMIT,
+        ca_file: Some(provider.ca.path().to_owned()),
+        ..CallbackConfig::default()
+    };
+    let call = Call { id: "test-1".into(), body: Bytes::from_static(b"{}") };
+    let secrets = [CallbackSecret::new([7; 32])];
+    let sender = CallbackSender::with_resolver(&config(&[]), None, Arc::new(names())).unwrap();
+    let mut refused = 0;
+    for url in HOSTILE {
+        let url = url.replace("{}", &port.to_string());
+        let Ok(line) = sender.line(&url) else {
+            refused += 1;
+            continue;
+        };
+        let called = sender.call(NOW, &line, &secrets, &call).await;
+        let delivery::Outcome::Failed { error, .. } = &called.outcome else {
+            panic!("{url}: {called:?}")
+        };
+        let expected = ["the address is not allowed", "the name does not resolve"];
+        assert!(expected.contains(&&**error), "{url}: {error}");
+    }
+    assert!(refused > 50, "{refused}");
+    assert_eq!(provider.connections(), 0);
+
+    // Allowed first, then not; nobody listens at the first.
+    let rebinding = Names::default().with("push.example", &[&["127.0.0.2"], &["127.0.0.1"]]);
+    let rebinding = Arc::new(rebinding);
+    let sender =
+        CallbackSender::with_resolver(&config(&["127.0.0.2/31"]), None, rebinding.clone()).unwrap();
+    let line = sender.line(&format!("https://push.example:{port}/")).unwrap();
+    for error in ["the host does not answer", "the address is not allowed"] {
+        let called = sender.call(NOW, &line, &secrets, &call).await;
+        let expected = delivery::Outcome::Failed { error: error.into(), after: None };
+        assert_eq!(called.outcome, expected);
+    }
+    assert_eq!(rebinding.asked("push.example"), 2, "once a connection");
+    assert_eq!(provider.connections(), 0);
+
+    // What is allowed is called, so that the others were refused for what they are.
+    let open = Names::default().with("push.example", &[&["127.0.0.1"]]);
+    let sender =
+        CallbackSender::with_resolver(&config(&["127.0.0.1/32"]), None, Arc::new(open)).unwrap();
+    let line = sender.line(&format!("https://push.example:{port}/")).unwrap();
+    let called = sender.call(NOW, &line, &secrets, &call).await;
+    assert_eq!((called.outcome, called.status), (delivery::Outcome::Delivered, Some(200)));
+    assert_eq!(provider.connections(), 1);
 }
