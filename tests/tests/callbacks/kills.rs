@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use carillon_persist::history::Record;
 use carillon_persist::history::lake::{Lake, LakeOptions, Query};
-use carillon_tests::callbacks::verify;
+use carillon_tests::callbacks::{Behaviour, verify};
 use carillon_tests::cluster::{Cluster, Store};
 use serde_json::{Value, json};
 
@@ -85,6 +85,8 @@ async fn kills(store: Store) {
     let (app, apps) = (bench.app.clone(), [bench.app.clone(), other.clone()]);
     bench.app = other;
     let theirs = bench.endpoint("/theirs", &["message.created"]).await;
+    // Slow enough that it is behind when central is killed.
+    bench.receiver.behave("/mine", Behaviour::Slow(Duration::from_millis(15)));
     for kill in 0..KILLS {
         let writes = write(&bench.cluster, [&apps[0], &apps[1]], PATIENCE);
         let kill = tokio::time::sleep(Duration::from_millis(300 + kill * 170));
