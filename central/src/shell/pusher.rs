@@ -42,7 +42,6 @@ impl Pusher {
         loop {
             changed.mark_unchanged();
             let jobs = self.shared.jobs();
-            self.shared.metrics.push_jobs.set(i64::try_from(jobs.live_count()).unwrap_or(i64::MAX));
             for key in jobs.live_lanes() {
                 if running.insert(key) {
                     let (shared, writes) = (self.shared.clone(), self.writes.clone());

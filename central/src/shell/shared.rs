@@ -116,13 +116,16 @@ impl Shared {
         shared
     }
 
-    /// The newest durable world.
     /// What is counted, in the text format of OpenMetrics.
     pub(crate) fn scrape(&self) -> String {
         self.metrics.clock_jumped.set(i64::from(self.clock.has_jumped()));
+        // Here, since after a start the pusher may not have looked at what it found.
+        let jobs = i64::try_from(self.jobs().live_count()).unwrap_or(i64::MAX);
+        self.metrics.push_jobs.set(jobs);
         self.metrics.text(&self.world())
     }
 
+    /// The newest durable world.
     pub(crate) fn world(&self) -> Arc<World> {
         self.world.load_full()
     }
