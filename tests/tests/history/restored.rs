@@ -24,7 +24,7 @@ enum Way {
 
 impl Way {
     fn flags(&self) -> Vec<String> {
-        let flags = match self {
+        match self {
             Way::Files => FLAGS.map(str::to_owned).to_vec(),
             Way::Topic { broker, .. } => ["--history-to", "kafka", "--history-kafka-brokers"]
                 .map(str::to_owned)
@@ -32,8 +32,7 @@ impl Way {
                 .chain([broker.brokers().to_owned()])
                 .chain(["--history-kafka-topic".to_owned(), TOPIC.to_owned()])
                 .collect(),
-        };
-        flags
+        }
     }
 
     /// The lake, once it has everything up to the event `head`.
@@ -141,7 +140,8 @@ async fn restored(name: &str, mut way: Way) {
         .map(|record| serde_json::from_str::<Value>(record.data.get()).expect("JSON"))
         .expect("the fork is told");
     assert_eq!(fork["fork"], true, "{fork}");
-    let (epoch, events) = (fork["epoch"].as_u64().unwrap(), fork["events"].as_u64().unwrap());
+    let number = |key: &str| fork[key].as_u64().expect("a number");
+    let (epoch, events) = (number("epoch"), number("events"));
     // What a reader does: of epochs before the fork, what has a greater number never was.
     let is_true = |record: &&Record| record.id.epoch.number >= epoch || record.id.seq <= events;
     let lost = after.iter().filter(|record| !is_true(record)).count();

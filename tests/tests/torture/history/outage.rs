@@ -29,8 +29,8 @@ pub(super) async fn run() {
     let mut trial = Trial::start(Store::Sqlite, &["--central-log-bytes-max", "8MiB"]).await;
     let mut moves = Moves::start(&trial.cluster, DEVICES).await;
     let messages = format!("{}/messages", moves.path);
-    // Everything that is allocated once is there, and the history has it.
-    for _ in 0..3 {
+    // As many as later, since changes take memory until they are purged, whoever tells of them.
+    for _ in 0..EVENTS / DEVICES {
         moves.all().await;
     }
     all_taken(&trial).await;
