@@ -30,7 +30,12 @@ fn records(numbers: std::ops::RangeInclusive<u64>) -> Vec<Record> {
 fn record(n: u64) -> Record {
     let data = format!("{{\"platform\":\"android\",\"outcome\":\"accepted\",\"n\":{n}}}");
     // Devices look random to whoever compresses them.
-    let device = u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64 | u128::from(n);
+    let mix = |of: u64| {
+        let of = (of ^ (of >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        of ^ (of >> 27)
+    };
+    let device = u128::from(mix(n.wrapping_mul(0x9e37_79b9_7f4a_7c15))) << 64
+        | u128::from(mix((!n).wrapping_mul(0x94d0_49bb_1331_11eb)));
     Record {
         id: RecordId {
             shard: ShardId::FIRST,
