@@ -33,7 +33,7 @@ pub(super) async fn run() {
     for _ in 0..3 {
         moves.all().await;
     }
-    all_taken(&trial).await;
+    trial.all_taken().await;
     let told = trial.metric("central_history_events_total").await;
     trial.arrived(told).await;
     let before = resident(&trial);
@@ -65,7 +65,7 @@ pub(super) async fn run() {
 
     trial.proxy.set(Faults::default());
     let back = Instant::now();
-    all_taken(&trial).await;
+    trial.all_taken().await;
     let caught_up = back.elapsed();
     let head = trial.settle().await;
     let records = trial.read().await;
@@ -110,14 +110,4 @@ async fn tried(trial: &Trial) -> u64 {
     };
     tokio::time::timeout(PATIENCE, tried).await.expect("it is tried again and again");
     peak
-}
-
-/// Waits until the broker has everything.
-async fn all_taken(trial: &Trial) {
-    let taken = async {
-        while trial.metric("central_outbox_bytes").await != 0 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, taken).await.expect("the history goes on");
 }

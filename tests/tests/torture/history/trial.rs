@@ -84,7 +84,7 @@ impl Trial {
             // It ended before it had told all, as its time to end is bounded.
             assert!(round < 3, "{kept:?} waits");
             self.cluster.start_central().await;
-            tokio::time::sleep(Duration::from_secs(5)).await;
+            self.all_taken().await;
         }
         self.arrived(head).await;
         assert!(self.archiver.terminate().success(), "{}", self.archiver.log());
@@ -103,6 +103,19 @@ impl Trial {
         };
         let arrived = tokio::time::timeout(PATIENCE, arrived).await;
         assert!(arrived.is_ok(), "{last} has not arrived\n{}", self.archiver.log());
+    }
+
+    /// Waits until the broker has everything.
+    ///
+    /// # Panics
+    /// If the history does not go on.
+    pub(super) async fn all_taken(&self) {
+        let taken = async {
+            while self.metric("central_outbox_bytes").await != 0 {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, taken).await.expect("the history goes on");
     }
 
     /// Of central's metrics, such as `central_outbox_bytes`.
