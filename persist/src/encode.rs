@@ -142,7 +142,7 @@ fn history<'a>(shard: &Cell<'static>, history: &'a BatchHistory, steps: &mut Vec
     steps.extend(history.forget.as_ref().map(Step::ForgetOutbox));
     let names = history.pseudonyms.iter().flat_map(|row| {
         let (app, device) = (Cell::Int(row.app.get()), Cell::Int(row.device.get()));
-        [shard.clone(), app, device, Cell::Blob(row.pseudonym.bytes())]
+        [shard.clone(), app, device, Cell::Int(row.since), Cell::Blob(row.pseudonym.bytes())]
     });
     insert(steps, &PSEUDONYMS, names.collect());
     let callbacks = &history.callbacks;

@@ -14,7 +14,9 @@ pub(crate) mod stored;
 pub use line::{CSV_HEADER, EventLine};
 pub use lookup::pseudonym_of;
 pub(crate) use lookup::shards;
-pub use outbox::{BatchHistory, ForgetOutbox, OutboxEvent, OutboxKept, OutboxRow, PseudonymRow};
+pub use outbox::{
+    BatchHistory, EndedDevice, ForgetOutbox, OutboxEvent, OutboxKept, OutboxRow, PseudonymRow,
+};
 pub use record::{
     EVENT_BYTES_MAX, EventName, Pseudonym, RECORD_SCHEMA, Record, RecordError, RecordId,
 };

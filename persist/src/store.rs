@@ -178,7 +178,7 @@ pub trait Store: Send {
         bytes_max: u64,
     ) -> impl Future<Output = Result<Vec<OutboxRow>, StoreError>> + Send;
 
-    /// The pseudonyms of those of these devices that have one, in any order.
+    /// The pseudonyms of those of these devices that have some, the newest of each device first.
     fn pseudonyms(
         &mut self,
         shard: ShardId,

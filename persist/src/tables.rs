@@ -216,7 +216,7 @@ pub(crate) static EVENT_HEADS: Table = Table::of("event_heads", 1, &["shard", "h
 
 pub(crate) static PSEUDONYMS: Table = Table {
     present: Present::Keep,
-    ..Table::of("pseudonyms", 3, &["shard", "app", "device", "pseudonym"])
+    ..Table::of("device_pseudonyms", 4, &["shard", "app", "device", "since", "pseudonym"])
 };
 
 pub(crate) static PROVIDER_TOKENS: Table = Table::of("provider_tokens", 1, &["id", "issued_at"]);

@@ -86,6 +86,9 @@ pub(crate) struct Event {
     pub(crate) data: serde_json::Value,
 }
 
+/// The event after which a device has another name, if it comes back.
+pub(crate) const DEVICE_DELETED: &str = "device.deleted";
+
 /// The events of a batch, as the outbox holds them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct EventLog {
@@ -261,7 +264,7 @@ pub(crate) fn of_change(
         }
         Change::Device(row) => device(before, row, config),
         Change::DeviceGone { app, id } => {
-            Event { device: Some(*id), ..Event::in_app("device.deleted", *app, json!({})) }
+            Event { device: Some(*id), ..Event::in_app(DEVICE_DELETED, *app, json!({})) }
         }
         Change::Message(row) => message(row),
         Change::MessageState { app, id, state } => Event {

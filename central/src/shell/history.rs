@@ -12,7 +12,7 @@ mod sink;
 use std::sync::Arc;
 use std::time::Duration;
 
-use carillon_persist::history::{ForgetOutbox, PseudonymRow};
+use carillon_persist::history::ForgetOutbox;
 use carillon_persist::{AnyStore, Store as _};
 use carillon_world::{Millis, ShardId};
 use tokio::sync::watch;
@@ -185,35 +185,28 @@ impl UnderWay {
 
     /// Takes some of the outbox to the sink: so many bytes of payloads.
     async fn read(&mut self, followers: &mut Followers) -> Result<u64, PublishError> {
-        let rows = self.store.outbox(self.shard, self.read, READ_BYTES).await?;
-        if rows.is_empty() {
-            return Ok(0);
+        let found = self.store.outbox(self.shard, self.read, READ_BYTES).await?;
+        let mut rows = Vec::with_capacity(found.len());
+        for row in &found {
+            rows.push((row, row.events()?));
         }
-        let mut events = Vec::with_capacity(rows.len());
-        for row in &rows {
-            events.push((row, row.events()?));
+        let Some((last, _)) = rows.last() else { return Ok(0) };
+        let last = last.last();
+        let slots = self.names.slots(&rows);
+        let mut records = Vec::new();
+        if self.sink.is_read() || followers.log.is_some() {
+            self.names.look_up(&mut self.store, &self.of.writes, self.shard, &slots).await?;
+            records = self.names.records(self.shard, &rows, &slots)?;
         }
-        let is_read = self.sink.is_read() || followers.log.is_some();
-        if is_read {
-            self.names.look_up(&mut self.store, &self.of.writes, self.shard, &events).await?;
-        }
-        let (mut records, mut bytes) = (Vec::new(), 0);
-        for (row, events) in &events {
-            if is_read {
-                self.names.records(self.shard, row, events, &mut records)?;
-            } else {
-                self.names.note_ended(events);
-            }
-            if let Some(first) = events.first() {
-                self.oldest.get_or_insert((first.at, Instant::now()));
-            }
-            self.read = row.last();
-            bytes += row.payload.len() as u64;
-        }
-        self.bytes += bytes;
-        followers.take(&events, &records).await?;
+        followers.take(&rows, &records).await?;
         self.sink.take(&records).await?;
         self.of.shared.metrics.history_events.inc_by(records.len() as u64);
+        if let Some(first) = rows.first().and_then(|(_, events)| events.first()) {
+            self.oldest.get_or_insert((first.at, Instant::now()));
+        }
+        let bytes = rows.iter().map(|(row, _)| row.payload.len() as u64).sum();
+        self.bytes += bytes;
+        self.read = last;
         Ok(bytes)
     }
 
@@ -233,17 +226,10 @@ impl UnderWay {
         }
         followers.settle().await;
         self.sink.flush(self.read).await?;
-        let (ended, renamed) = self.names.take_ended();
-        let forget = Arc::new(ForgetOutbox { through: self.read, devices: ended });
+        let devices = self.names.take_ended();
+        let forget = Arc::new(ForgetOutbox { through: self.read, devices });
         let sent = Write::HistorySent { forget, bytes: self.bytes };
-        // Handed over together, so that they are decided together: a device that came back has its new name from
-        // there on.
-        let sent = self.of.writes.begin(sent).await;
-        let renamed: Arc<[PseudonymRow]> = renamed.into();
-        if !renamed.is_empty() {
-            self.of.writes.write(Write::Pseudonyms(renamed)).await.result?;
-        }
-        sent.answer().await.result?;
+        self.of.writes.write(sent).await.result?;
         if let Some((at, _)) = self.oldest.take() {
             let lag = self.of.shared.clock.now().0.saturating_sub(at.0);
             self.of.shared.metrics.history_lag.observe(lag as f64 / 1e3);

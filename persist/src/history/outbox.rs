@@ -43,14 +43,25 @@ pub struct OutboxRow {
 pub struct ForgetOutbox {
     /// The last event of the last row that goes.
     pub through: u64,
-    /// Devices whose end was among them, and which are nameless from here on.
-    pub devices: Vec<(AppId, DeviceId)>,
+    /// Devices whose end was among them: their names up to there are forgotten.
+    pub devices: Vec<EndedDevice>,
+}
+
+/// A device that was deleted, and may have come back since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedDevice {
+    pub app: AppId,
+    pub device: DeviceId,
+    /// The number of the event that tells so; of the last such event, if there are several.
+    pub event: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PseudonymRow {
     pub app: AppId,
     pub device: DeviceId,
+    /// The first event that it may be told under. A device has another name after each end.
+    pub since: u64,
     pub pseudonym: Pseudonym,
 }
 
@@ -58,7 +69,7 @@ pub struct PseudonymRow {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchHistory {
     pub outbox: Option<OutboxRow>,
-    /// The first that a device gets stays.
+    /// The first that a device gets from an event on stays.
     pub pseudonyms: Vec<PseudonymRow>,
     pub forget: Option<ForgetOutbox>,
     pub callbacks: BatchCallbacks,

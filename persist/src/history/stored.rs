@@ -64,11 +64,12 @@ pub(crate) fn outbox(columns: &mut impl Columns) -> Result<OutboxRow, StoreError
     in_table("outbox", read())
 }
 
-/// One parameter: the shard. Ids are written as the store's integers by `id`.
+/// One parameter: the shard. Ids are written as the store's integers by `id`. Of each device the newest first.
 pub(crate) fn select_pseudonyms(app: AppId, devices: &[DeviceId], id: fn(u64) -> String) -> String {
     let ids: Vec<String> = devices.iter().map(|device| id(device.get())).collect();
     format!(
-        "SELECT app, device, pseudonym FROM pseudonyms WHERE shard = ? AND app = {} AND device IN ({})",
+        "SELECT app, device, since, pseudonym FROM device_pseudonyms WHERE shard = ? AND app = {} AND device IN ({}) \
+         ORDER BY device, since DESC",
         id(app.get()),
         ids.join(", ")
     )
@@ -76,15 +77,16 @@ pub(crate) fn select_pseudonyms(app: AppId, devices: &[DeviceId], id: fn(u64) ->
 
 pub(crate) fn pseudonym(columns: &mut impl Columns) -> Result<PseudonymRow, StoreError> {
     let mut read = || {
-        let bytes = blob(columns, 2)?;
+        let bytes = blob(columns, 3)?;
         let bytes = bytes.try_into().map_err(|_| "it is not 16 bytes".to_owned())?;
         Ok(PseudonymRow {
             app: AppId::new(columns.int(0)?),
             device: DeviceId::new(columns.int(1)?),
+            since: columns.int(2)?,
             pseudonym: Pseudonym::new(bytes),
         })
     };
-    in_table("pseudonyms", read())
+    in_table("device_pseudonyms", read())
 }
 
 pub(crate) fn outbox_kept(columns: &mut impl Columns) -> Result<OutboxKept, StoreError> {

@@ -4,7 +4,7 @@ use carillon_world::{AppId, MessageId};
 
 use crate::callback::stored::{forget_endpoint, forget_log};
 use crate::encode::{Cell, Step, standing};
-use crate::history::ForgetOutbox;
+use crate::history::{EndedDevice, ForgetOutbox};
 use crate::names::Named;
 use crate::tables::{
     ENDED, OF_MESSAGES, Present, SAID, Table, erase_beside, erase_seen, of_devices, purge_messages,
@@ -118,9 +118,9 @@ pub(super) fn packets(
                 script.statement(&format!(
                     "DELETE FROM outbox WHERE shard = {shard} AND first_event <= {through}"
                 ));
-                for (app, device) in devices {
+                for EndedDevice { app, device, event } in devices {
                     script.statement(&format!(
-                        "DELETE FROM pseudonyms WHERE shard = {shard} AND app = {} AND device = {}",
+                        "DELETE FROM device_pseudonyms WHERE shard = {shard} AND app = {} AND device = {} AND since <= {event}",
                         app.get(),
                         device.get()
                     ));

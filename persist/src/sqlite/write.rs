@@ -8,7 +8,7 @@ use rusqlite::{DropBehavior, ErrorCode, ToSql, Transaction, params, params_from_
 use super::{Fields, Worker, begin, down, signed};
 use crate::callback::stored::{forget_endpoint, forget_log};
 use crate::encode::{Cell, Step, plan, standing};
-use crate::history::ForgetOutbox;
+use crate::history::{EndedDevice, ForgetOutbox};
 use crate::names::Named;
 use crate::read::{self, SELECT_LEASE};
 use crate::tables::{
@@ -47,7 +47,7 @@ const FORGET_COUNTS_OF: &str = "DELETE FROM message_counts WHERE (shard, app, me
 const FORGET_OUTBOX: &str = "DELETE FROM outbox WHERE shard = ?1 AND first_event <= ?2";
 
 const FORGET_PSEUDONYM: &str =
-    "DELETE FROM pseudonyms WHERE shard = ?1 AND app = ?2 AND device = ?3";
+    "DELETE FROM device_pseudonyms WHERE shard = ?1 AND app = ?2 AND device = ?3 AND since <= ?4";
 
 impl Worker {
     pub(super) fn commit(&mut self, batch: &StoreBatch) -> Result<Committed, CommitError> {
@@ -277,8 +277,8 @@ fn forget_outbox(
     forget: &ForgetOutbox,
 ) -> rusqlite::Result<()> {
     transaction.prepare_cached(FORGET_OUTBOX)?.execute(params![shard, signed(forget.through)])?;
-    for (app, device) in &forget.devices {
-        let key = params![shard, signed(app.get()), signed(device.get())];
+    for EndedDevice { app, device, event } in &forget.devices {
+        let key = params![shard, signed(app.get()), signed(device.get()), signed(*event)];
         transaction.prepare_cached(FORGET_PSEUDONYM)?.execute(key)?;
     }
     Ok(())

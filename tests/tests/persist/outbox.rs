@@ -1,6 +1,8 @@
 //! What the store does with the events of batches, and with the names of devices in the history.
 
-use carillon_persist::history::{ForgetOutbox, OutboxKept, OutboxRow, Pseudonym, PseudonymRow};
+use carillon_persist::history::{
+    EndedDevice, ForgetOutbox, OutboxKept, OutboxRow, Pseudonym, PseudonymRow,
+};
 use carillon_persist::{Store as _, StoreBatch};
 use carillon_world::{AppId, DeviceId, ShardId};
 
@@ -24,6 +26,7 @@ pub(crate) async fn run(bench: &impl Bench, shard: ShardId) {
     let name = |n: u64, byte: u8| PseudonymRow {
         app: AppId::new(u64::MAX),
         device: DeviceId::new(n),
+        since: 0,
         pseudonym: Pseudonym::new([byte; 16]),
     };
     let head = opening.head;
@@ -51,27 +54,64 @@ pub(crate) async fn run(bench: &impl Bench, shard: ShardId) {
 
     // What is with the history goes; a device that came back in the same batch has its new name.
     let mut batch = side_rows(shard, opening.epoch, head);
-    let devices = vec![asked[0], asked[2]];
+    let ended = |(app, device): (AppId, DeviceId), event: u64| EndedDevice { app, device, event };
+    let devices = vec![ended(asked[0], 700), ended(asked[2], 1_000)];
     batch.history.forget = Some(ForgetOutbox { through: 1_004, devices });
-    batch.history.pseudonyms = vec![name(1, 9)];
+    let again = PseudonymRow { since: 701, ..name(1, 9) };
+    batch.history.pseudonyms = vec![again];
     // A repeat of it, as after an outcome that was not known, changes nothing.
     for _ in 0..2 {
         store.commit(&batch).await.unwrap();
         assert_eq!(store.outbox(shard, 0, u64::MAX).await.unwrap(), rows[3..]);
         let mut found = store.pseudonyms(shard, &asked).await.unwrap();
         found.sort_by_key(|row| row.device);
-        assert_eq!(found, [name(1, 9), name(u64::MAX - 3, 3)]);
+        assert_eq!(found, [again, name(u64::MAX - 3, 3)]);
     }
+    // Until its end is with the history it has both names.
+    let mut batch = side_rows(shard, opening.epoch, head);
+    let later = PseudonymRow { since: 1_006, ..name(1, 8) };
+    batch.history.pseudonyms = vec![later, PseudonymRow { since: 1_006, ..name(1, 7) }];
+    store.commit(&batch).await.unwrap();
+    assert_eq!(store.pseudonyms(shard, &asked[..1]).await.unwrap(), [later, again], "newest first");
     let kept = store.load_kept(shard).await.unwrap().outbox;
     assert_eq!(kept, OutboxKept { head: 1_006, bytes: 5_000 });
 
     // The count of events outlives them, and another owner is told.
     let mut batch = side_rows(shard, opening.epoch, head);
-    batch.history.forget = Some(ForgetOutbox { through: 1_006, devices: Vec::new() });
+    let devices = vec![ended(asked[0], 1_005)];
+    batch.history.forget = Some(ForgetOutbox { through: 1_006, devices });
     store.commit(&batch).await.unwrap();
+    assert_eq!(store.pseudonyms(shard, &asked[..1]).await.unwrap(), [later]);
     let again = store.begin_epoch(shard, claim(2)).await.unwrap();
     assert_eq!(again.events, 1_006);
     let shown = format!("SELECT device, pseudonym FROM pseudonyms_view WHERE shard = {shard}");
     let shown = bench.sql(DATABASE, &shown);
-    assert!(shown.contains(&format!("0000000000000001\t{}", "09".repeat(16))), "{shown}");
+    assert!(shown.contains(&format!("0000000000000001\t{}", "08".repeat(16))), "{shown}");
+}
+
+pub(crate) async fn names_outlive_the_migration_that_dates_them(bench: &impl Bench) {
+    let database = "named";
+    drop(open(bench, database, &options()).await.unwrap());
+    // As it was before: a device has one name.
+    bench.sql(database, "DROP VIEW pseudonyms_view");
+    bench.sql(
+        database,
+        "CREATE TABLE pseudonyms AS SELECT shard, app, device, pseudonym FROM device_pseudonyms",
+    );
+    bench.sql(
+        database,
+        "INSERT INTO pseudonyms VALUES (0, 1, 2, x'000102030405060708090a0b0c0d0e0f')",
+    );
+    bench.sql(database, "DROP TABLE device_pseudonyms");
+    bench.sql(database, "DELETE FROM schema_version WHERE version >= 11");
+    let mut store = open(bench, database, &options()).await.unwrap();
+    let name = PseudonymRow {
+        app: AppId::new(1),
+        device: DeviceId::new(2),
+        since: 0,
+        pseudonym: Pseudonym::new(std::array::from_fn(|n| u8::try_from(n).unwrap())),
+    };
+    assert_eq!(store.pseudonyms(ShardId::FIRST, &[(name.app, name.device)]).await.unwrap(), [name]);
+    let shown = bench.sql(database, "SELECT since, pseudonym FROM pseudonyms_view");
+    assert_eq!(shown, "0\t000102030405060708090a0b0c0d0e0f\n");
 }

@@ -3,11 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use carillon_persist::history::{OutboxEvent, OutboxRow, Pseudonym, PseudonymRow, Record};
+use carillon_persist::history::{
+    EndedDevice, OutboxEvent, OutboxRow, Pseudonym, PseudonymRow, Record,
+};
 use carillon_persist::{AnyStore, Store as _};
 use carillon_world::{AppId, DeviceId, ShardId};
 
 use super::PublishError;
+use crate::core::history::DEVICE_DELETED;
 use crate::core::write::Write;
 use crate::shell::random;
 use crate::shell::write_handle::WriteHandle;
@@ -16,18 +19,27 @@ use crate::shell::write_handle::WriteHandle;
 const NAMES_MAX: usize = 200_000;
 /// Names that one write brings.
 const WRITE_MAX: usize = 10_000;
-/// The event after which a device is nameless.
-const ENDED: &str = "device.deleted";
 
 type Key = (AppId, DeviceId);
+/// A row of the outbox with its events.
+pub(super) type Row<'a> = (&'a OutboxRow, Vec<OutboxEvent<'a>>);
 
+/// The name that a device has from an event on; with 0, the oldest that the store has not forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Slot {
+    device: Key,
+    since: u64,
+}
+
+/// Whoever is told under a name has it in the store first, and keeps it there until what it is told under it is off the
+/// outbox: so it is the same name however often that is read and told.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     known: HashMap<Key, Pseudonym>,
-    /// Devices whose end was read, and which the store has not forgotten.
-    ended: HashSet<Key>,
-    /// Those of them that came back, under another name.
-    renamed: HashMap<Key, Pseudonym>,
+    /// After the end of a device, which the store has not forgotten.
+    later: HashMap<Slot, Pseudonym>,
+    /// The last event that told of a device's end, likewise.
+    ended: HashMap<Key, u64>,
 }
 
 fn key(event: &OutboxEvent<'_>) -> Option<Key> {
@@ -35,83 +47,117 @@ fn key(event: &OutboxEvent<'_>) -> Option<Key> {
 }
 
 impl Names {
-    /// Learns the names of all devices of these events. What has none gets one, which is durable when this returns:
-    /// else a device could be told under two.
+    /// Which name each event is told under, if it is of a device. Takes rows in their order, each once.
+    pub(super) fn slots(&mut self, rows: &[Row<'_>]) -> Vec<Option<Slot>> {
+        let mut slots = Vec::new();
+        for (row, events) in rows {
+            for (seq, event) in (row.first..).zip(events) {
+                let device = key(event);
+                slots.push(device.map(|device| {
+                    let since = self.ended.get(&device).map_or(0, |end| end + 1);
+                    Slot { device, since }
+                }));
+                if let Some(device) = device.filter(|_| event.event == DEVICE_DELETED) {
+                    self.ended.insert(device, seq);
+                }
+            }
+        }
+        slots
+    }
+
+    /// Learns all these names. Who has none gets one, which is durable when this returns.
     pub(super) async fn look_up(
         &mut self,
         store: &mut AnyStore,
         writes: &WriteHandle,
         shard: ShardId,
-        rows: &[(&OutboxRow, Vec<OutboxEvent<'_>>)],
+        slots: &[Option<Slot>],
     ) -> Result<(), PublishError> {
         if self.known.len() > NAMES_MAX {
             self.known.clear();
         }
-        let keys = rows.iter().flat_map(|(_, events)| events).filter_map(key);
-        let is_new = |key: &Key| !self.known.contains_key(key) && !self.ended.contains(key);
-        let asked: HashSet<Key> = keys.filter(is_new).collect();
-        if asked.is_empty() {
+        let nameless = slots.iter().flatten().filter(|slot| self.name(slot).is_none());
+        let nameless: HashSet<Slot> = nameless.copied().collect();
+        if nameless.is_empty() {
             return Ok(());
         }
+        let asked: HashSet<Key> = nameless.iter().map(|slot| slot.device).collect();
         let asked: Vec<Key> = asked.into_iter().collect();
+        // The newest of a device first, so that the oldest stays.
         for row in store.pseudonyms(shard, &asked).await? {
-            self.known.insert((row.app, row.device), row.pseudonym);
+            let slot = Slot { device: (row.app, row.device), since: row.since };
+            if nameless.contains(&slot) {
+                self.learn(slot, row.pseudonym);
+            }
+            self.known.insert(slot.device, row.pseudonym);
         }
-        let nameless: Vec<PseudonymRow> = asked
+        let mut drawn: Vec<PseudonymRow> = nameless
             .into_iter()
-            .filter(|key| !self.known.contains_key(key))
-            .map(|(app, device)| PseudonymRow { app, device, pseudonym: draw() })
+            .filter(|slot| self.name(slot).is_none())
+            .map(|Slot { device: (app, device), since }| PseudonymRow {
+                app,
+                device,
+                since,
+                pseudonym: draw(),
+            })
             .collect();
-        for some in nameless.chunks(WRITE_MAX) {
+        // The oldest first: were only a later one of a device written, it would be taken for the oldest.
+        drawn.sort_unstable_by_key(|row| row.since);
+        for some in drawn.chunks(WRITE_MAX) {
             writes.write(Write::Pseudonyms(Arc::from(some))).await.result?;
-            self.known.extend(some.iter().map(|row| ((row.app, row.device), row.pseudonym)));
-        }
-        Ok(())
-    }
-
-    /// Appends the records of a row's events, in their order.
-    pub(super) fn records(
-        &mut self,
-        shard: ShardId,
-        row: &OutboxRow,
-        events: &[OutboxEvent<'_>],
-        records: &mut Vec<Record>,
-    ) -> Result<(), PublishError> {
-        for (seq, event) in (row.first..).zip(events) {
-            let name = key(event).map(|key| self.name(key));
-            records.push(event.record(shard, row.epoch, seq, name)?);
-            if let Some(key) = key(event).filter(|_| event.event == ENDED) {
-                self.known.remove(&key);
-                self.renamed.remove(&key);
-                self.ended.insert(key);
+            for row in some {
+                let slot = Slot { device: (row.app, row.device), since: row.since };
+                self.learn(slot, row.pseudonym);
             }
         }
         Ok(())
     }
 
-    /// As [`Names::records`], where nobody reads them: only who is gone counts.
-    pub(super) fn note_ended(&mut self, events: &[OutboxEvent<'_>]) {
-        let ended = events.iter().filter(|event| event.event == ENDED);
-        self.ended.extend(ended.filter_map(key));
-    }
-
-    fn name(&mut self, key: Key) -> Pseudonym {
-        match self.known.get(&key) {
-            Some(name) => *name,
-            // It came back after its end: nobody is to see that it is the same.
-            None => *self.renamed.entry(key).or_insert_with(draw),
+    fn learn(&mut self, slot: Slot, name: Pseudonym) {
+        if slot.since == 0 {
+            self.known.insert(slot.device, name);
+        } else {
+            self.later.insert(slot, name);
         }
     }
 
-    /// Devices that are to be forgotten, and those names that begin with that.
-    pub(super) fn take_ended(&mut self) -> (Vec<Key>, Vec<PseudonymRow>) {
-        let renamed: Vec<PseudonymRow> = self
-            .renamed
-            .drain()
-            .map(|((app, device), pseudonym)| PseudonymRow { app, device, pseudonym })
-            .collect();
-        self.known.extend(renamed.iter().map(|row| ((row.app, row.device), row.pseudonym)));
-        (self.ended.drain().collect(), renamed)
+    fn name(&self, slot: &Slot) -> Option<Pseudonym> {
+        if slot.since == 0 {
+            self.known.get(&slot.device).copied()
+        } else {
+            self.later.get(slot).copied()
+        }
+    }
+
+    /// The records of rows, in their order.
+    pub(super) fn records(
+        &self,
+        shard: ShardId,
+        rows: &[Row<'_>],
+        slots: &[Option<Slot>],
+    ) -> Result<Vec<Record>, PublishError> {
+        let events = rows.iter().flat_map(|(row, events)| {
+            (row.first..).zip(events).map(|(seq, event)| (row.epoch, seq, event))
+        });
+        let record = |((epoch, seq, event), slot): ((_, _, &OutboxEvent<'_>), &Option<Slot>)| {
+            let name = slot.as_ref().and_then(|slot| self.name(slot));
+            Ok(event.record(shard, epoch, seq, name)?)
+        };
+        events.zip(slots).map(record).collect()
+    }
+
+    /// Devices that the store is to forget up to their end.
+    pub(super) fn take_ended(&mut self) -> Vec<EndedDevice> {
+        let mut ended = Vec::with_capacity(self.ended.len());
+        for (device, event) in self.ended.drain() {
+            match self.later.remove(&Slot { device, since: event + 1 }) {
+                Some(name) => self.known.insert(device, name),
+                None => self.known.remove(&device),
+            };
+            ended.push(EndedDevice { app: device.0, device: device.1, event });
+        }
+        self.later.clear();
+        ended
     }
 }
 

@@ -3,9 +3,10 @@
 //! None of them can hold up the history for long. What callbacks are to know is in the store before the outbox forgets it;
 //! the event log may lose lines rather than fail anybody.
 
-use carillon_persist::history::{OutboxEvent, OutboxRow, Record};
+use carillon_persist::history::Record;
 
 use super::PublishError;
+use super::batch::Row;
 use super::event_log::EventLog;
 use crate::shell::callbacks::CallbackFollower;
 
@@ -23,7 +24,7 @@ impl Followers {
     /// If the rows have to be told again.
     pub(super) async fn take(
         &mut self,
-        rows: &[(&OutboxRow, Vec<OutboxEvent<'_>>)],
+        rows: &[Row<'_>],
         records: &[Record],
     ) -> Result<(), PublishError> {
         if let Some(callbacks) = &self.callbacks {

@@ -1,6 +1,6 @@
 //! Kills of central and of the archiver, and a broker that is cut off, stalls, refuses and says what is not so, under load.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use carillon_persist::history::Record;
@@ -12,7 +12,7 @@ use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
 
-use super::load::{Acknowledged, Load};
+use super::load::{Acknowledged, CALLERS, FLEET, Load};
 use super::trial::{Trial, by_name, check};
 use super::{ROUNDS, number, say, seed};
 
@@ -84,6 +84,7 @@ pub(super) async fn run(store: Store) {
     check(&records, head);
     let told = by_name(&records);
     names(&records);
+    let returned = told["device.created"].saturating_sub(CALLERS * FLEET);
     compare(&records, &acknowledged);
     let kills = |kill| done.iter().filter(|(of, _)| of.1 == kill).map(|(_, n)| n).sum::<u64>();
     let both = kills(Kill::Both);
@@ -91,14 +92,15 @@ pub(super) async fn run(store: Store) {
     say(&format!(
         "{name}: {rounds} rounds, {central} kills of central, {archiver} of the archiver, {cuts} connections cut, \
          {injected} errors injected; {head} events committed, {} in the lake, 0 lost, 0 twice; {} messages, {} groups and \
-         {} devices acknowledged, all told; {told:?}; {} s",
+         {} changes of devices acknowledged, all told, {returned} devices came back under another name; {told:?}; {} s",
         records.len(),
         acknowledged.messages.len(),
         acknowledged.groups.len(),
-        acknowledged.devices,
+        acknowledged.created + acknowledged.changed + acknowledged.deleted,
         began.elapsed().as_secs()
     ));
     assert!(head >= EVENTS_MIN, "{head} events are too few to tell");
+    assert!(returned > 0, "nobody came back");
     assert!(told["shard.opened"] > central, "each owner tells of itself");
     if rounds >= DECK.len() as u64 {
         assert!(central > 0 && archiver > 0 && cuts > 0 && injected > 0, "{done:?}");
@@ -159,18 +161,24 @@ async fn round(trial: &mut Trial, load: &Load, link: Link, kill: Kill, random: &
     tokio::join!(start, mend);
 }
 
-/// Nobody has two names, which would show as a device that is told of before it was made, and none two ends.
+/// Nobody has two names, which would show as a device that is told of before it was made or as more devices than there
+/// are, and none two ends.
 fn names(records: &[Record]) {
     let (mut made, mut ended) = (HashSet::new(), HashSet::new());
+    let mut alive = HashMap::<_, u64>::new();
     for record in records {
         let Some(device) = record.device else { continue };
         let (event, device) = (record.event.as_str(), (record.app, device));
         if event == "device.created" {
             assert!(made.insert(device), "made twice: {record:?}");
+            let alive = alive.entry(record.app).or_default();
+            *alive += 1;
+            assert!(*alive <= FLEET, "one has two names: {record:?}");
         }
         assert!(made.contains(&device) && !ended.contains(&device), "{record:?}");
         if event == "device.deleted" {
             ended.insert(device);
+            *alive.entry(record.app).or_default() -= 1;
         }
     }
     assert!(made.len() > ended.len() && !ended.is_empty());
@@ -190,8 +198,9 @@ fn compare(records: &[Record], acknowledged: &Acknowledged) {
         .collect();
     let lost = acknowledged.groups.difference(&groups).count();
     assert_eq!(lost, 0, "of {} groups", acknowledged.groups.len());
+    let Acknowledged { created, changed, deleted, .. } = *acknowledged;
     for (name, least) in
-        [("device.created", acknowledged.devices), ("device.deleted", acknowledged.deleted)]
+        [("device.created", created), ("device.changed", changed), ("device.deleted", deleted)]
     {
         let told = told(name).count() as u64;
         assert!(told >= least, "{told} times {name}, and {least} were acknowledged");

@@ -12,9 +12,11 @@ use http::HeaderValue;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-const CALLERS: u64 = 3;
+pub(super) const CALLERS: u64 = 3;
 /// Devices of one import.
 const IMPORTED: u64 = 250;
+/// Devices of a caller, which move between two groups, so that a long trial starts as soon as a short one.
+pub(super) const FLEET: u64 = 10_000;
 /// Between two calls of a caller, so that the faults have time to come.
 const PAUSE: Duration = Duration::from_millis(15);
 
@@ -24,7 +26,8 @@ pub(super) struct Acknowledged {
     pub(super) messages: HashSet<MessageId>,
     /// By name, which no two have.
     pub(super) groups: HashSet<String>,
-    pub(super) devices: u64,
+    pub(super) created: u64,
+    pub(super) changed: u64,
     pub(super) deleted: u64,
 }
 
@@ -44,6 +47,7 @@ impl Load {
                 admin: cluster.admin(),
                 enough: enough.clone(),
                 written: written.clone(),
+                imports: 0,
                 acknowledged: Acknowledged::default(),
             };
             tokio::spawn(of.run())
@@ -63,7 +67,8 @@ impl Load {
             let one = caller.await.expect("no caller panics");
             all.messages.extend(one.messages);
             all.groups.extend(one.groups);
-            all.devices += one.devices;
+            all.created += one.created;
+            all.changed += one.changed;
             all.deleted += one.deleted;
         }
         all
@@ -75,6 +80,7 @@ struct Caller {
     admin: Admin,
     enough: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
+    imports: u64,
     acknowledged: Acknowledged,
 }
 
@@ -97,15 +103,20 @@ impl Caller {
         let name = format!("shop {} {n}", self.number);
         let app = json!({"name": name, "environment": "sandbox"});
         let app = self.call("POST", "/v1/apps", app.to_string(), "application/json").await?;
-        Some(format!("/v1/apps/{}", text(&app, "id")))
+        let path = format!("/v1/apps/{}", text(&app, "id"));
+        for name in ["a", "b"] {
+            let group = json!({"name": name, "set_by": "server"}).to_string();
+            self.call("POST", &format!("{path}/groups"), group, "application/json").await?;
+        }
+        Some(path)
     }
 
     async fn write(&mut self, path: &str, n: u64) {
         let written = match n % 8 {
             0 => self.message(path, n).await,
             4 => self.group(path, n).await,
-            6 => self.delete(path, n).await,
-            _ => self.import(path, n).await,
+            6 => self.delete(path).await,
+            _ => self.import(path).await,
         };
         self.written.fetch_add(written.unwrap_or(0), Ordering::Relaxed);
     }
@@ -127,23 +138,28 @@ impl Caller {
         Some(1)
     }
 
-    /// Some that an import may have brought.
-    async fn delete(&mut self, path: &str, n: u64) -> Option<u64> {
-        let target = format!("{path}/devices/{:016x}", (n - 1) * IMPORTED + 1);
+    /// One that is there after the first pass, and that the next import brings back.
+    async fn delete(&mut self, path: &str) -> Option<u64> {
+        let target = format!("{path}/devices/{:016x}", self.imports * IMPORTED % FLEET + 1);
         self.call("DELETE", &target, String::new(), "application/json").await?;
         self.acknowledged.deleted += 1;
         Some(1)
     }
 
-    async fn import(&mut self, path: &str, n: u64) -> Option<u64> {
-        let lines: Vec<String> = (n * IMPORTED..(n + 1) * IMPORTED)
-            .map(|device| json!({"id": format!("{:016x}", device + 1)}).to_string())
+    async fn import(&mut self, path: &str) -> Option<u64> {
+        let from = self.imports * IMPORTED;
+        let group = ["a", "b"][(from / FLEET % 2) as usize];
+        self.imports += 1;
+        let lines: Vec<String> = (from % FLEET + 1..=from % FLEET + IMPORTED)
+            .map(|device| json!({"id": format!("{device:016x}"), "groups": [group]}).to_string())
             .collect();
         let target = format!("{path}/devices:import");
         let done = self.call("POST", &target, lines.join("\n"), "application/x-ndjson").await?;
-        let created = done["created"].as_u64().expect("a number");
-        self.acknowledged.devices += created;
-        Some(created)
+        let [created, changed] = ["created", "changed"].map(|key| done[key].as_u64());
+        let (created, changed) = (created.expect("a number"), changed.expect("a number"));
+        self.acknowledged.created += created;
+        self.acknowledged.changed += changed;
+        Some(created + changed)
     }
 
     /// `None` if it was not done, or nobody knows.

@@ -61,7 +61,7 @@ fn every_committed_change_is_told_once_whatever_becomes_of_batches() {
             0..6 => {
                 let n = random(20);
                 let write = match random(5) {
-                    0 => import(vec![line(1, n, "KE")]),
+                    0 => import(vec![ImportLine { attributes: vec![], ..line(1, n, "") }]),
                     1 => enrol(100 + step, n as u8),
                     2 => Write::DeleteDevice { app: APP, device: DeviceId::new(n) },
                     3 => create(CreateMessage {
