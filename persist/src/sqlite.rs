@@ -67,7 +67,7 @@ impl SqliteStore {
     pub async fn open(path: &Path, options: &StoreOptions) -> Result<SqliteStore, StoreError> {
         // Unbounded, yet there is never more than one job, because each call awaits its answer.
         let (jobs, mut inbox) = mpsc::unbounded_channel::<Job>();
-        let setup = Setup { path: path.to_owned(), busy_timeout: options.connect_timeout };
+        let setup = Setup::new(path, options);
         let started = |error| StoreError::unavailable("start a thread of the SQLite store", error);
         let mut checkpointer = Checkpointer::start(setup.clone()).map_err(started)?;
         let mut worker = Worker {
@@ -310,9 +310,18 @@ impl Store for SqliteStore {
 struct Setup {
     path: PathBuf,
     busy_timeout: Duration,
+    cache_kib: i64,
 }
 
 impl Setup {
+    fn new(path: &Path, options: &StoreOptions) -> Setup {
+        Setup {
+            path: path.to_owned(),
+            busy_timeout: options.connect_timeout,
+            cache_kib: i64::try_from(options.sqlite_cache >> 10).unwrap_or(i64::MAX),
+        }
+    }
+
     fn connect(&self) -> rusqlite::Result<Connection> {
         // It holds push tokens and the hashes of secrets, so it is made for its owner alone; SQLite gives its log and
         // index the same mode. A file that is there keeps the mode that somebody chose for it. What prevents it
@@ -332,7 +341,7 @@ impl Setup {
         // Ours to do, so that no answer waits for it.
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         // Negative: KiB.
-        connection.pragma_update(None, "cache_size", -(64 << 10))?;
+        connection.pragma_update(None, "cache_size", -self.cache_kib)?;
         Ok(connection)
     }
 }
@@ -701,6 +710,22 @@ impl Columns for Fields<'_, '_> {
             ValueRef::Null => Ok(None),
             ValueRef::Blob(blob) => Ok(Some(blob.to_owned())),
             other => Err(format!("{:?} in column {index}", other.data_type())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_keeps_no_more_of_the_file_than_it_may() {
+        let folder = tempfile::tempdir().unwrap();
+        for (bytes, kept) in [(64 << 20, -65_536), (1 << 20, -1_024), (0, 0)] {
+            let options = StoreOptions { sqlite_cache: bytes, ..StoreOptions::default() };
+            let connection = Setup::new(&folder.path().join("db"), &options).connect().unwrap();
+            let size = connection.pragma_query_value(None, "cache_size", |row| row.get(0));
+            assert_eq!(size, Ok(kept), "negative: KiB");
         }
     }
 }

@@ -88,6 +88,8 @@ pub struct StoreOptions {
     pub shards: u16,
     /// Threads or connections that load a shard at a time.
     pub loaders: NonZeroUsize,
+    /// Bytes of an SQLite file's pages that each connection to it keeps in memory, at most.
+    pub sqlite_cache: u64,
     /// Use the store although it may lose what it has acknowledged; see [`Store::unsafe_settings`](crate::Store).
     pub allow_unsafe: bool,
 }
@@ -99,6 +101,7 @@ impl Default for StoreOptions {
             read_timeout: Duration::from_secs(10),
             shards: 1,
             loaders: NonZeroUsize::new(2).expect("not zero"),
+            sqlite_cache: 64 << 20,
             allow_unsafe: false,
         }
     }

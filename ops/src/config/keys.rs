@@ -191,6 +191,9 @@ settings! {
         /// Threads (SQLite) or connections (MySQL) that read devices at the start. Not set: one a core, at
         /// most 4.
         store_loaders: Option<NonZeroUsize> = "",
+        /// What each of central's connections to an SQLite file keeps of it in memory at most; three are open: one
+        /// writes, one feeds the history, one the callbacks.
+        store_cache_bytes: ByteSize = "64MiB",
         /// Edges connected at a time.
         links_max: NonZeroUsize = "1024",
         /// How long an edge's TLS handshake and first frame may take.

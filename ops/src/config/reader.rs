@@ -173,7 +173,11 @@ impl Reader {
     /// Notes each certificate without its key, and the other way round.
     fn check_pairs(&mut self) {
         for (one, other) in PAIRS.iter().flat_map(|(a, b)| [(a, b), (b, a)]) {
-            if let Some(found) = self.found.get(*one).filter(|_| !self.found.contains_key(*other)) {
+            // A secret stands in a file that another key names.
+            let found = |key: &str| {
+                self.found.get(key).or_else(|| self.found.get(format!("{key}_file").as_str()))
+            };
+            if let Some(found) = found(one).filter(|_| found(other).is_none()) {
                 let origin = found.origin.clone();
                 self.fault(other, format!("required, since {one} is set"), origin);
             }

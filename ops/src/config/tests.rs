@@ -251,6 +251,19 @@ fn a_certificate_needs_its_key_and_an_edge_its_token() {
 }
 
 #[test]
+fn the_secret_of_a_pair_may_stand_in_a_file() {
+    let secret = case("");
+    let path = secret.folder.path().join("secret");
+    fs::write(&path, "hush\n").unwrap();
+    let path = path.to_str().expect("UTF-8").to_owned();
+    let with_key = |case: Case| case.flag("history.s3_key_id", "carillon");
+    with_key(secret.flag("history.s3_secret_file", &path)).check(expect![""]);
+    with_key(case("")).check(expect![[r#"
+        the configuration has 1 fault
+          history.s3_secret: required, since history.s3_key_id is set (flag --history-s3-key-id)"#]]);
+}
+
+#[test]
 fn a_file_that_holds_no_certificate_is_a_fault() {
     let case = case("");
     let path = case.folder.path().join("carillon.toml");

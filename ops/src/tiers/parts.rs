@@ -102,6 +102,7 @@ pub(crate) fn central(settings: &Settings, made: &Made) -> Central {
             options: StoreOptions {
                 allow_unsafe: central.allow_unsafe_store,
                 loaders: central.store_loaders.unwrap_or_else(loaders),
+                sqlite_cache: central.store_cache_bytes.0 as u64,
                 ..StoreOptions::default()
             },
             connect_timeout: central.store_connect_timeout,

@@ -127,6 +127,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::StoreOptions;
 
     const ROW_BYTES: u32 = 3_000;
 
@@ -140,7 +141,7 @@ mod tests {
     fn a_log_that_grows_is_folded_between_batches_and_begins_anew() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
-        let setup = Setup { path: path.clone(), busy_timeout: Duration::from_secs(5) };
+        let setup = Setup::new(&path, &StoreOptions::default());
         let connection = setup.connect().unwrap();
         connection.execute_batch("CREATE TABLE t (x)").unwrap();
         let mut checkpointer = Checkpointer::start(setup).unwrap();
@@ -174,7 +175,7 @@ mod tests {
     fn a_reader_that_stays_keeps_the_log_and_holds_nobody_up() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
-        let setup = Setup { path: path.clone(), busy_timeout: Duration::from_secs(5) };
+        let setup = Setup::new(&path, &StoreOptions::default());
         let connection = setup.connect().unwrap();
         connection.execute_batch("CREATE TABLE t (x)").unwrap();
         insert(&connection, 1);

@@ -26,5 +26,10 @@ async fn everything_is_killed_and_cut_on_mariadb() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_away_until_a_million_events_wait_holds_up_nobody() {
-    outage::run().await;
+    outage::run(Store::MariaDb).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_away_holds_up_nobody_on_sqlite_either() {
+    outage::run(Store::Sqlite).await;
 }
