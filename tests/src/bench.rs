@@ -3,6 +3,7 @@
 //! A figure of speed is a ratio against a named peer or limit that does the same work in the same run, in turns; the
 //! results of what was timed are checked. Nothing here is a test: tests never assert speed.
 
+mod callbacks;
 mod expr;
 mod fleet;
 mod history;
@@ -62,8 +63,13 @@ pub const ALL: &[Bench] = &[
     },
     Bench {
         name: "history",
-        about: "records acknowledged by a Kafka broker, and read back",
+        about: "events into a Kafka broker and into files, and what they cost central",
         run: || Box::pin(history::run()),
+    },
+    Bench {
+        name: "callbacks",
+        about: "events told to a thousand endpoints, and beside a hundred that hang",
+        run: || Box::pin(callbacks::run()),
     },
     Bench {
         name: "expr",

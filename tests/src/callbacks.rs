@@ -67,6 +67,7 @@ impl Received {
 struct Books {
     behaviours: HashMap<String, Behaviour>,
     received: Vec<Received>,
+    hanging: usize,
 }
 
 #[derive(Debug)]
@@ -150,6 +151,17 @@ impl Receiver {
         lock(&self.books).behaviours.insert(path.to_owned(), behaviour);
     }
 
+    /// How many calls there were so far, without those that are never answered.
+    pub fn answered(&self) -> usize {
+        let books = lock(&self.books);
+        books.received.len() - books.hanging
+    }
+
+    /// All calls so far, in order.
+    pub fn all(&self) -> Vec<Received> {
+        lock(&self.books).received.clone()
+    }
+
     /// The calls of a path so far, in order, whatever they were answered.
     pub fn received(&self, path: &str) -> Vec<Received> {
         lock(&self.books).received.iter().filter(|call| call.path == path).cloned().collect()
@@ -181,7 +193,9 @@ async fn answer(
     let behaviour = {
         let mut books = lock(&books);
         books.received.push(Received { path: path.clone(), headers: head.headers, body });
-        books.behaviours.get(&path).cloned().unwrap_or(Behaviour::Status(204))
+        let behaviour = books.behaviours.get(&path).cloned().unwrap_or(Behaviour::Status(204));
+        books.hanging += usize::from(matches!(behaviour, Behaviour::Hang));
+        behaviour
     };
     match behaviour {
         Behaviour::Status(status) => empty(status),

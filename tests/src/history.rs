@@ -8,6 +8,7 @@ mod duckdb;
 mod errors;
 mod moves;
 mod s3;
+mod tls_front;
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ pub use duckdb::{duckdb, duckdb_all};
 pub use errors::{BrokerError, BrokerErrors};
 pub use moves::Moves;
 pub use s3::S3;
+pub use tls_front::TlsFront;
 
 use crate::process::{end, spawn_from_lasting_thread};
 

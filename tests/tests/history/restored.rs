@@ -141,9 +141,16 @@ async fn restored(name: &str, mut way: Way) {
         .expect("the fork is told");
     assert_eq!(fork["fork"], true, "{fork}");
     let number = |key: &str| fork[key].as_u64().expect("a number");
-    let (epoch, events) = (number("epoch"), number("events"));
+    let (epoch, events, began_after) = (number("epoch"), number("events"), number("began_after"));
     // What a reader does: of epochs before the fork, what has a greater number never was.
     let is_true = |record: &&Record| record.id.epoch.number >= epoch || record.id.seq <= events;
+    // Their changes say the same.
+    for record in &after {
+        if let Some(change) = record.change {
+            let is_late = record.id.epoch.number < epoch && change.get() > began_after;
+            assert_eq!(is_late, !is_true(&record), "{record:?}, {fork}");
+        }
+    }
     let lost = after.iter().filter(|record| !is_true(record)).count();
     assert!(events >= backed_up && lost > 50, "{lost} of {}", after.len());
     let truth: Vec<Record> = after.iter().filter(is_true).cloned().collect();

@@ -21,7 +21,7 @@ async fn producer(options: &KafkaOptions) -> Producer {
 }
 
 /// Reads a partition up to the record of this number, and drops each that is not greater than the last.
-async fn kept(options: &KafkaOptions, partition: i32, last: u64) -> Vec<Record> {
+pub(super) async fn kept(options: &KafkaOptions, partition: i32, last: u64) -> Vec<Record> {
     let starts = BTreeMap::from([(partition, Start::Earliest)]);
     let mut reader = Reader::open(options, &starts).await.expect("a topic");
     let mut kept: Vec<Record> = Vec::new();

@@ -13,7 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use super::client::Told;
+use super::client::{Told, told};
 use super::error::KafkaError;
 use super::options::KafkaOptions;
 use super::topic;
@@ -119,29 +119,41 @@ fn begin(
     options: &KafkaOptions,
     starts: &BTreeMap<i32, Start>,
 ) -> Result<BaseConsumer<Told>, KafkaError> {
-    let ahead = [("queued.max.messages.kbytes", "32768"), ("check.crcs", "true")];
-    let consumer = topic::consumer(options, &ahead)?;
+    let consumer = topic::consumer(options, &[])?;
+    assign(&consumer, options, starts, |partition, (low, high), start| {
+        let wanted = match start {
+            Start::Earliest => low,
+            Start::At(offset) => offset,
+        };
+        in_range(partition, (low, high), wanted).map(|()| wanted)
+    })?;
+    Ok(consumer)
+}
+
+/// Has a consumer read each partition from where `choose` says, who is told the offsets of its first message and after its
+/// last.
+pub(super) fn assign(
+    consumer: &BaseConsumer<Told>,
+    options: &KafkaOptions,
+    starts: &BTreeMap<i32, Start>,
+    mut choose: impl FnMut(i32, (u64, u64), Start) -> Result<u64, KafkaError>,
+) -> Result<(), KafkaError> {
     let mut places = TopicPartitionList::new();
-    for (&partition, start) in starts {
+    for (&partition, &start) in starts {
         let failed = |error: ClientError| {
-            let told = consumer.context().take();
+            let told = told(consumer);
             KafkaError::Read { what: format!("partition {partition}: {error}; {told}") }
         };
         let (low, high) = consumer
             .fetch_watermarks(&options.topic, partition, options.wait_max)
             .map_err(failed)?;
-        let (low, high) = (low.max(0).cast_unsigned(), high.max(0).cast_unsigned());
-        let wanted = match *start {
-            Start::Earliest => low,
-            Start::At(offset) => offset,
-        };
-        in_range(partition, (low, high), wanted)?;
+        let reach = (low.max(0).cast_unsigned(), high.max(0).cast_unsigned());
+        let wanted = choose(partition, reach, start)?;
         let offset = Offset::Offset(wanted.try_into().unwrap_or(i64::MAX));
         places.add_partition_offset(&options.topic, partition, offset).map_err(failed)?;
     }
     let failed = |error: ClientError| KafkaError::Client { what: error.to_string() };
-    consumer.assign(&places).map_err(failed)?;
-    Ok(consumer)
+    consumer.assign(&places).map_err(failed)
 }
 
 /// Whether a partition can be read from an offset on.

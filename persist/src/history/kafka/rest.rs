@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::Message as _;
-use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::Told;
 use super::error::KafkaError;
 use super::options::KafkaOptions;
-use super::reader::{Start, lasting};
+use super::reader::{Start, assign, in_range, lasting};
 use super::topic;
 use crate::history::Record;
 
@@ -126,35 +125,22 @@ fn read(
 }
 
 fn begin(options: &KafkaOptions, starts: &BTreeMap<i32, Start>) -> Result<Ends, KafkaError> {
-    let more = [("enable.partition.eof", "true"), ("queued.max.messages.kbytes", "32768")];
-    let consumer = topic::consumer(options, &more)?;
-    let mut rest = Rest::default();
-    let mut ahead = BTreeMap::new();
-    let mut places = TopicPartitionList::new();
-    for (&partition, start) in starts {
-        let failed = |error: ClientError| {
-            let told = consumer.context().take();
-            KafkaError::Read { what: format!("partition {partition}: {error}; {told}") }
-        };
-        let (low, high) = consumer
-            .fetch_watermarks(&options.topic, partition, options.wait_max)
-            .map_err(failed)?;
-        let (low, high) = (low.max(0).cast_unsigned(), high.max(0).cast_unsigned());
-        let from = match *start {
+    let consumer = topic::consumer(options, &[("enable.partition.eof", "true")])?;
+    let (mut rest, mut ahead) = (Rest::default(), BTreeMap::new());
+    assign(&consumer, options, starts, |partition, (low, high), start| {
+        let from = match start {
             Start::Earliest => low,
-            Start::At(offset) => offset.max(low),
+            Start::At(offset) => {
+                rest.forgotten += low.saturating_sub(offset);
+                let from = offset.max(low);
+                in_range(partition, (low, high), from)?;
+                from
+            }
         };
-        if let Start::At(offset) = *start {
-            rest.forgotten += low.saturating_sub(offset);
-            super::reader::in_range(partition, (low, high), from)?;
-        }
         if from < high {
             ahead.insert(partition, high);
         }
-        let offset = Offset::Offset(from.try_into().unwrap_or(i64::MAX));
-        places.add_partition_offset(&options.topic, partition, offset).map_err(failed)?;
-    }
-    let failed = |error: ClientError| KafkaError::Client { what: error.to_string() };
-    consumer.assign(&places).map_err(failed)?;
+        Ok(from)
+    })?;
     Ok(Ends { consumer, rest, ahead })
 }

@@ -8,13 +8,13 @@ use carillon_world::{Epoch, Seq, ShardId};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 
-use super::client::{Told, made_wrong};
+use super::client::{Told, made_wrong, told};
 use super::error::KafkaError;
 use super::message;
 use super::options::KafkaOptions;
@@ -37,8 +37,6 @@ pub struct Tail {
     pub seq: Option<Seq>,
 }
 
-impl ConsumerContext for Told {}
-
 pub(super) fn partition_of(shard: ShardId, partitions: u16) -> i32 {
     (shard.get() % partitions).into()
 }
@@ -59,7 +57,7 @@ pub(super) fn ensure(options: &KafkaOptions, runtime: &Handle) -> Result<u16, Ka
                 }
                 Err(what) => format!("there is none, and it cannot be created: {what}"),
             },
-            Err(what) => format!("{what}; {}", consumer.context().take()),
+            Err(what) => format!("{what}; {}", told(&consumer)),
         };
         if Instant::now() >= deadline {
             return Err(KafkaError::Topic { topic: options.topic.clone(), what });
@@ -75,7 +73,7 @@ pub(super) fn count(options: &KafkaOptions) -> Result<Option<u16>, KafkaError> {
     loop {
         let what = match partitions(&consumer, options, deadline) {
             Ok(partitions) => return Ok(partitions),
-            Err(what) => format!("{what}; {}", consumer.context().take()),
+            Err(what) => format!("{what}; {}", told(&consumer)),
         };
         if Instant::now() >= deadline {
             return Err(KafkaError::Topic { topic: options.topic.clone(), what });
@@ -98,7 +96,10 @@ pub(super) fn consumer(
         .set("allow.auto.create.topics", "false")
         .set("auto.offset.reset", "error")
         // Nothing is written in transactions, and what is the end does not depend on any.
-        .set("isolation.level", "read_uncommitted");
+        .set("isolation.level", "read_uncommitted")
+        // What a disk or a network garbled is no record.
+        .set("check.crcs", "true")
+        .set("queued.max.messages.kbytes", "32768");
     for (name, value) in more {
         config.set(*name, *value);
     }
