@@ -32,11 +32,17 @@ pub enum CentralError {
     Load { shard: ShardId, source: ApplyError },
     /// The history knows changes that the store does not: it was restored from a backup, or is another one.
     #[error(
-        "the store of shard {shard} lost changes: it ends at change {head}, and the history knows change {change} of epoch \
-         {epoch}. If that is so because it was restored from a backup, start once with --history-accept-restore: what was \
+        "the store of shard {shard} lost changes: it ends at change {head} and event {events}, and the history knows \
+         change {change} and event {event} of epoch {epoch}. If that is so because it was restored from a backup, start once with --history-accept-restore: what was \
          lost is then cut off in a new epoch, which the history says as well"
     )]
-    Restored { shard: ShardId, head: u64, change: u64, epoch: u64 },
+    Restored { shard: ShardId, head: u64, events: u64, change: u64, event: u64, epoch: u64 },
+    /// A fork was to be accepted, and the history does not say whether there is one.
+    #[error(
+        "the history of shard {shard} cannot be asked whether the store lost changes: start again once it answers, or \
+         without --history-accept-restore"
+    )]
+    NoWitness { shard: ShardId },
     /// Another owner has the shard, or its database is not what this process opened. Start anew to take it again.
     #[error("shard {shard} was taken by another owner")]
     Fenced { shard: ShardId },

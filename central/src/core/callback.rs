@@ -34,5 +34,6 @@ pub const DESCRIPTION_BYTES_MAX: usize = 512;
 pub const ERROR_CHARS_MAX: usize = 200;
 /// Longest time for which two secrets are used, in ms: 30 days.
 pub const OVERLAP_MAX: u64 = 30 * 24 * 60 * 60 * 1000;
-/// Secrets of one endpoint that are used at a time.
-pub const SECRETS_MAX: usize = 2;
+/// Secrets of one endpoint that are used at a time. Two before the newest: whoever lost the answer of a rotation rotates
+/// again, while the endpoint works with what it had before both.
+pub const SECRETS_MAX: usize = 3;

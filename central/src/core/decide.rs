@@ -43,14 +43,16 @@ impl From<ApplyError> for Fault {
 pub(crate) type Decided = Result<Reply, Fault>;
 
 pub(crate) fn decide(ledger: &mut Ledger, now: Millis, write: &Write) -> Decided {
-    let is_own = matches!(
+    // A recall is what cannot wait, and a message has one.
+    let is_let = matches!(
         write,
         Write::PushReport(_)
             | Write::Pseudonyms(_)
             | Write::HistorySent { .. }
             | Write::Session { .. }
+            | Write::RecallMessage { .. }
     ) || matches!(write, Write::Callback(write) if !matches!(**write, CallbackWrite::Create(_) | CallbackWrite::Patch(_)));
-    if ledger.is_history_full() && !is_own {
+    if ledger.is_history_full() && !is_let {
         return Err(problem::history_full().into());
     }
     match write {

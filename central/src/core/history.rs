@@ -86,6 +86,9 @@ pub(crate) struct Event {
     pub(crate) data: serde_json::Value,
 }
 
+/// Bytes of an event's data, as JSON. What is larger is left out: Kafka would never take it, nor anything behind it.
+const DATA_BYTES_MAX: usize = 768 * 1024;
+
 /// The event after which a device has another name, if it comes back.
 pub(crate) const DEVICE_DELETED: &str = "device.deleted";
 
@@ -104,7 +107,10 @@ impl EventLog {
             self.first = seq;
         }
         let before = self.payload.len();
-        let data = event.data.to_string();
+        let mut data = event.data.to_string();
+        if data.len() > DATA_BYTES_MAX {
+            data = json!({"too_large": data.len()}).to_string();
+        }
         let Event { name, change, app, device, message, .. } = *event;
         let event = OutboxEvent { event: name, at, change, app, device, message, data: &data };
         event.write(&mut self.payload);
@@ -145,12 +151,16 @@ impl Event {
         Event { app: Some(app), ..Event::of(name, data) }
     }
 
-    /// An owner opened the shard. Of the events of epochs before this one those with a number above `events` never were,
-    /// if it is a fork, nor were changes after `began_after`.
-    pub(crate) fn opened(line: &LineageEntry, events: u64) -> Event {
+    /// An owner opened the shard. If it is a fork, then of the events of epochs before this one those with a number above
+    /// `events` never were, nor were changes after `began_after`, nor anything of epochs between this one and
+    /// `from_epoch`, which is told where it is known.
+    pub(crate) fn opened(line: &LineageEntry, events: u64, from_epoch: Option<u64>) -> Event {
         let LineageEntry { epoch, began_after, fork } = line;
-        let data = json!({"epoch": epoch.number, "tag": format!("{:016x}", epoch.tag),
+        let mut data = json!({"epoch": epoch.number, "tag": format!("{:016x}", epoch.tag),
             "began_after": began_after.get(), "events": events, "fork": fork});
+        if let Some(from) = from_epoch {
+            data["from_epoch"] = from.into();
+        }
         Event::of("shard.opened", data)
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use carillon_persist::history::{ForgetOutbox, OutboxKept, PseudonymRow};
+use carillon_persist::history::{EndedDevice, ForgetOutbox, OutboxKept, PseudonymRow};
 use carillon_persist::{
     BatchCallbacks, BatchUpkeep, CallbackId, CallbackLogRow, CallbackProgress, CallbackRow,
     CallbacksKept, PushJobRow, PushTimesRow, ReceiptRow, Tallies,
@@ -35,6 +35,9 @@ use super::tally::{Touched, counter_of};
 use super::weight;
 use super::write::{Answer, ReplyId, Write};
 use super::writer::{StepKind, WriterConfig};
+
+/// No event has a greater number that a store can hold.
+const ANY_EVENT: u64 = i64::MAX.cast_unsigned();
 
 /// Where a batch is cut. Changes that stand or fall together come in one batch, whatever its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -293,8 +296,25 @@ impl Ledger {
         for (seq, change) in batch.numbered() {
             self.follow(seq, change);
         }
+        if self.history.is_none() {
+            self.forget_names(&batch);
+        }
         self.open().changes.extend(batch.changes);
         Ok(())
+    }
+
+    /// A device that goes while no history is kept had its name from one that was: nobody else would take it away.
+    fn forget_names(&mut self, batch: &Batch) {
+        let ended = |change: &Change| match change {
+            Change::DeviceGone { app, id } => {
+                Some(EndedDevice { app: *app, device: *id, event: ANY_EVENT })
+            }
+            _ => None,
+        };
+        let devices: Vec<EndedDevice> = batch.changes.iter().filter_map(ended).collect();
+        if !devices.is_empty() {
+            self.forget_outbox(&ForgetOutbox { through: 0, devices }, 0);
+        }
     }
 
     /// Begins, stops and ends the pushes of the message that a change is about.
@@ -347,7 +367,11 @@ impl Ledger {
 
     /// The history has events of so many bytes.
     pub(crate) fn forget_outbox(&mut self, forget: &ForgetOutbox, bytes: u64) {
-        self.ahead.outbox_bytes = self.ahead.outbox_bytes.saturating_sub(bytes);
+        // Said again, as by a publisher that had no answer in time, it counts once.
+        if forget.through > self.ahead.sent {
+            self.ahead.sent = forget.through;
+            self.ahead.outbox_bytes = self.ahead.outbox_bytes.saturating_sub(bytes);
+        }
         let known =
             self.open().forget.get_or_insert(ForgetOutbox { through: 0, devices: Vec::new() });
         known.through = known.through.max(forget.through);

@@ -36,6 +36,8 @@ pub(crate) struct State {
     pub(crate) opened: u64,
     /// Bytes of those that wait in the store.
     pub(crate) outbox_bytes: u64,
+    /// The last event that the history said it has.
+    pub(crate) sent: u64,
 }
 
 impl State {
@@ -67,6 +69,7 @@ impl State {
             events: 0,
             opened: 0,
             outbox_bytes: 0,
+            sent: 0,
         }
     }
 

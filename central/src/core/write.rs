@@ -207,7 +207,7 @@ pub enum CallbackWrite {
         app: AppId,
         id: CallbackId,
     },
-    /// Signs with another secret from here on, and with the one before until `until`.
+    /// Signs with another secret from here on, and with those before until `until` at most.
     Rotate {
         app: AppId,
         id: CallbackId,
@@ -226,14 +226,23 @@ pub enum CallbackWrite {
         through: u64,
     },
     Report(CallbackReport),
-    /// Rows of the log that are old go, up to the one with the first event `through`. Their last event is `last`; with the
-    /// endpoints that had not had them, how many they missed.
+    /// Rows of the log that are old go, up to the one with the first event `through`; with the endpoints that had not
+    /// had them.
     Forget {
         through: u64,
-        last: u64,
         bytes: u64,
-        missed: Vec<(CallbackId, u64)>,
+        missed: Vec<Missed>,
     },
+}
+
+/// What an endpoint had not had of rows that go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missed {
+    pub id: CallbackId,
+    /// How many that it wanted.
+    pub events: u64,
+    /// The last event of those rows that are of its app.
+    pub through: u64,
 }
 
 #[derive(Clone, Debug)]

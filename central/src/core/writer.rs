@@ -107,13 +107,15 @@ pub struct Loaded {
     pub keys: Vec<IdempotencyRow>,
     pub kept: Kept,
     pub tallies: Tallies,
+    /// Where the newest epoch is a fork of now: the number of the epoch that the backup was of, or 0.
+    pub forked_from: Option<u64>,
 }
 
 impl From<World> for Loaded {
     /// A store that remembers nothing beside rows.
     fn from(world: World) -> Loaded {
         let tallies = Tallies::default();
-        Loaded { world, keys: Vec::new(), kept: Kept::default(), tallies }
+        Loaded { world, keys: Vec::new(), kept: Kept::default(), tallies, forked_from: None }
     }
 }
 
@@ -159,11 +161,14 @@ pub struct Writer {
     /// No tick before this.
     tick_after: Millis,
     keys_at: Millis,
+    /// The epoch that began as a fork of now, and the number of the one that it goes on from.
+    fork: Option<(Epoch, u64)>,
 }
 
 impl Writer {
     pub fn new(config: WriterConfig, now: Millis, loaded: Loaded) -> Writer {
-        let Loaded { world, keys, mut kept, tallies } = loaded;
+        let Loaded { world, keys, mut kept, tallies, forked_from } = loaded;
+        let fork = forked_from.map(|from| (world.lineage().newest().epoch, from));
         let pushes = (std::mem::take(&mut kept.push_jobs), std::mem::take(&mut kept.push_times));
         let keys = keys.into_iter().map(KeyRecord::from).collect();
         let (seen, since) = LastSeen::open(&kept, config.device_ttl, now);
@@ -178,11 +183,15 @@ impl Writer {
             pending_bytes: 0,
             tick_after: now,
             keys_at: now.plus(KEYS_EVERY),
+            fork,
         };
         writer.ledger.now = now;
         let lines = writer.ledger.world().lineage().entries();
-        // Owners before this one told of theirs.
-        let before = lines.len().checked_sub(2).map_or(0, |at| lines[at].epoch.number);
+        // Owners before this one told of theirs, but perhaps for one that ended before it could tell of a fork.
+        let told = lines.len().checked_sub(2).map_or(0, |at| lines[at].epoch.number);
+        let began_after = writer.ledger.world().lineage().newest().began_after;
+        let untold = lines.iter().find(|line| line.fork && line.began_after == began_after);
+        let before = untold.map_or(told, |line| told.min(line.epoch.number - 1));
         writer.ledger.committed.opened = before;
         writer.ledger.ahead.opened = before;
         writer.tell_opened();
@@ -198,7 +207,8 @@ impl Writer {
         }
         let lineage = self.ledger.world().lineage().clone();
         for line in lineage.entries().iter().filter(|line| line.epoch.number > told) {
-            let event = Event::opened(line, self.ledger.ahead.events);
+            let from = self.fork.filter(|(fork, _)| *fork == line.epoch).map(|(_, from)| from);
+            let event = Event::opened(line, self.ledger.ahead.events, from);
             self.ledger.tell(&event);
             self.ledger.ahead.opened = line.epoch.number;
         }

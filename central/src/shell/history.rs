@@ -3,24 +3,29 @@
 //! It reads the store by a connection of its own and writes through the shard's one writer, so it never stands before a
 //! caller. It keeps nothing that it could not read again: after any failure it begins anew behind what the outbox has
 //! forgotten, and what the history has already it is told twice, under the same id.
+//!
+//! Those who follow it, the callbacks and the event log, hear of an event before the history does, and also while the
+//! history is away.
 
 mod batch;
 mod event_log;
 mod followers;
+mod meanwhile;
+mod reading;
 mod sink;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use carillon_persist::history::ForgetOutbox;
-use carillon_persist::{AnyStore, Store as _};
-use carillon_world::{Millis, ShardId};
+use carillon_world::Millis;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use self::batch::Names;
 use self::event_log::EventLog;
 use self::followers::Followers;
+use self::meanwhile::Meanwhile;
+use self::reading::{Piece, READ_BYTES, Reading};
 use self::sink::Sink;
 use super::callbacks::CallbackFollower;
 use super::opening::open_store;
@@ -33,12 +38,12 @@ use crate::error::CentralError;
 
 pub(super) use self::sink::{Witness, tail};
 
-/// Bytes of the outbox that are read at a time.
-const READ_BYTES: u64 = 4 * 1024 * 1024;
 /// Between two looks at the outbox while something comes in, so that a busy shard is read in large pieces.
 const LINGER: Duration = Duration::from_millis(50);
 /// However quiet it is, the outbox is looked at this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Devices whose names one transaction forgets, about, so that it holds up nobody who commits with it.
+const ENDED_MAX: usize = 10_000;
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
 
@@ -77,18 +82,27 @@ impl Publisher {
     pub(crate) async fn run(self, mut phase: watch::Receiver<Phase>) {
         let of = Arc::new(self);
         let mut followers = of.followers().await;
+        let mut meanwhile = Meanwhile::new(of.clone());
         let mut pause = BACKOFF_MIN;
         loop {
-            let ended = publish(of.clone(), &mut followers, &mut phase, &mut pause).await;
+            let ended =
+                publish(of.clone(), &mut followers, &mut meanwhile, &mut phase, &mut pause).await;
             let Err(error) = ended else { return };
             of.shared.metrics.history_failures.inc();
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "the history cannot be written; its events wait in the store"
             );
-            tokio::select! {
-                () = reached(&mut phase, Phase::Draining) => return,
-                () = tokio::time::sleep(pause) => {}
+            let mut is_draining = false;
+            let over = async {
+                tokio::select! {
+                    () = reached(&mut phase, Phase::Draining) => is_draining = true,
+                    () = tokio::time::sleep(pause) => {}
+                }
+            };
+            meanwhile.tell(None, &mut followers, over).await;
+            if is_draining {
+                return;
             }
             pause = (pause * 2).min(BACKOFF_MAX);
         }
@@ -106,7 +120,14 @@ impl Publisher {
             None => None,
         };
         let callbacks = CallbackFollower::new(self.shared.clone(), self.writes.clone());
-        Followers { callbacks: Some(callbacks), log }
+        Followers { callbacks, log }
+    }
+
+    /// Takes events off the outbox.
+    async fn forget(&self, forget: ForgetOutbox, bytes: u64) -> Result<(), PublishError> {
+        let sent = Write::HistorySent { forget: Arc::new(forget), bytes };
+        self.writes.write(sent).await.result?;
+        Ok(())
     }
 }
 
@@ -114,20 +135,25 @@ impl Publisher {
 async fn publish(
     of: Arc<Publisher>,
     followers: &mut Followers,
+    meanwhile: &mut Meanwhile,
     phase: &mut watch::Receiver<Phase>,
     pause: &mut Duration,
 ) -> Result<(), PublishError> {
     let store = open_store(&of.store).await?;
-    let sink = Sink::open(of.plan.sink.clone(), of.shared.shard).await?;
+    // Of nothing: who owns the shard no longer hears of it here, before it takes the lake from who does.
+    of.forget(ForgetOutbox { through: 0, devices: Vec::new() }, 0).await?;
+    let opening = Sink::open(of.plan.sink.clone(), of.shared.shard);
+    let sink = meanwhile.during(None, followers, opening).await?;
     let mut changed = of.shared.subscribe();
-    let mut under_way = UnderWay::new(of, store, sink);
+    let reading = Reading::new(of.clone(), store);
+    let mut under_way = UnderWay::new(of, reading, sink);
     let mut is_draining = false;
     loop {
         changed.mark_unchanged();
-        let bytes = under_way.read(followers).await?;
+        let bytes = under_way.read(followers, meanwhile).await?;
         let is_over = is_draining && bytes == 0;
         if under_way.is_due() || is_over {
-            under_way.flush(followers).await?;
+            under_way.flush(followers, meanwhile).await?;
             *pause = BACKOFF_MIN;
         }
         if is_over {
@@ -157,12 +183,8 @@ async fn publish(
 /// Events that were read and are not off the outbox.
 struct UnderWay {
     of: Arc<Publisher>,
-    shard: ShardId,
-    store: AnyStore,
+    reading: Reading,
     sink: Sink,
-    names: Names,
-    /// The last event that was read.
-    read: u64,
     /// Of the rows that were read since the last flush.
     bytes: u64,
     /// When the first of them happened, and was read.
@@ -170,43 +192,23 @@ struct UnderWay {
 }
 
 impl UnderWay {
-    fn new(of: Arc<Publisher>, store: AnyStore, sink: Sink) -> UnderWay {
-        UnderWay {
-            shard: of.shared.shard,
-            of,
-            store,
-            sink,
-            names: Names::default(),
-            read: 0,
-            bytes: 0,
-            oldest: None,
-        }
+    fn new(of: Arc<Publisher>, reading: Reading, sink: Sink) -> UnderWay {
+        UnderWay { of, reading, sink, bytes: 0, oldest: None }
     }
 
     /// Takes some of the outbox to the sink: so many bytes of payloads.
-    async fn read(&mut self, followers: &mut Followers) -> Result<u64, PublishError> {
-        let found = self.store.outbox(self.shard, self.read, READ_BYTES).await?;
-        let mut rows = Vec::with_capacity(found.len());
-        for row in &found {
-            rows.push((row, row.events()?));
-        }
-        let Some((last, _)) = rows.last() else { return Ok(0) };
-        let last = last.last();
-        let slots = self.names.slots(&rows);
-        let mut records = Vec::new();
-        if self.sink.is_read() || followers.log.is_some() {
-            self.names.look_up(&mut self.store, &self.of.writes, self.shard, &slots).await?;
-            records = self.names.records(self.shard, &rows, &slots)?;
-        }
-        followers.take(&rows, &records).await?;
-        self.sink.take(&records).await?;
+    async fn read(
+        &mut self,
+        followers: &mut Followers,
+        meanwhile: &mut Meanwhile,
+    ) -> Result<u64, PublishError> {
+        let next = self.reading.next(followers, self.sink.is_read()).await?;
+        let Some(Piece { records, bytes, first_at }) = next else { return Ok(0) };
+        let UnderWay { reading, sink, .. } = self;
+        meanwhile.during(Some(&*reading), followers, sink.take(&records)).await?;
         self.of.shared.metrics.history_events.inc_by(records.len() as u64);
-        if let Some(first) = rows.first().and_then(|(_, events)| events.first()) {
-            self.oldest.get_or_insert((first.at, Instant::now()));
-        }
-        let bytes = rows.iter().map(|(row, _)| row.payload.len() as u64).sum();
+        self.oldest.get_or_insert((first_at, Instant::now()));
         self.bytes += bytes;
-        self.read = last;
         Ok(bytes)
     }
 
@@ -216,20 +218,28 @@ impl UnderWay {
     }
 
     fn is_due(&self) -> bool {
-        self.bytes > 0 && (self.flush_at() <= Instant::now() || self.sink.is_full(&self.of.plan))
+        self.bytes > 0
+            && (self.flush_at() <= Instant::now()
+                || self.sink.is_full(&self.of.plan)
+                || self.reading.names.ended() >= ENDED_MAX)
     }
 
     /// Has the sink keep what it was given, then takes it off the outbox.
-    async fn flush(&mut self, followers: &mut Followers) -> Result<(), PublishError> {
+    async fn flush(
+        &mut self,
+        followers: &mut Followers,
+        meanwhile: &mut Meanwhile,
+    ) -> Result<(), PublishError> {
         if self.bytes == 0 {
             return Ok(());
         }
         followers.settle().await;
-        self.sink.flush(self.read).await?;
-        let devices = self.names.take_ended();
-        let forget = Arc::new(ForgetOutbox { through: self.read, devices });
-        let sent = Write::HistorySent { forget, bytes: self.bytes };
-        self.of.writes.write(sent).await.result?;
+        let through = self.reading.last;
+        let UnderWay { reading, sink, .. } = self;
+        meanwhile.during(Some(&*reading), followers, sink.flush(through)).await?;
+        meanwhile.end();
+        let devices = self.reading.names.take_ended();
+        self.of.forget(ForgetOutbox { through, devices }, self.bytes).await?;
         if let Some((at, _)) = self.oldest.take() {
             let lag = self.of.shared.clock.now().0.saturating_sub(at.0);
             self.of.shared.metrics.history_lag.observe(lag as f64 / 1e3);

@@ -9,7 +9,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime};
 
-use carillon_persist::history::kafka::{self, KafkaError, KafkaOptions, Start};
+use carillon_persist::history::kafka::{self, KafkaError, KafkaOptions, Rest, Start};
 use carillon_persist::history::lake::{Fork, Lake, LakeError, LakeUrl, Query};
 use carillon_persist::history::{CSV_HEADER, EventLine, EventName, Record, pseudonym_of};
 use carillon_persist::{StoreError, StoreOptions, StoreUrl};
@@ -43,6 +43,10 @@ pub(crate) enum QueryError {
     Kafka(#[from] KafkaError),
     #[error("read the lake")]
     Lake(#[from] LakeError),
+    #[error(
+        "this is not all: {forgotten} messages were forgotten by Kafka before they came into the lake, and {unreadable} of the topic are no records"
+    )]
+    NotAll { forgotten: u64, unreadable: u64 },
 }
 
 /// Looks, and prints what it finds.
@@ -72,7 +76,7 @@ async fn answer(options: &Options, settings: &Settings) -> Result<(), Failure> {
     let mut query = options.query(Millis(now.as_millis() as u64));
     let shown = Shown::start();
     let gathered = gather(options, settings, &mut query, &shown).await;
-    let (lake, tail) = gathered.map_err(Failure::History)?;
+    let Gathered { lake, tail, rest } = gathered.map_err(Failure::History)?;
     let mut out = Output::new(options.format, query.limit);
     out.begin().map_err(Failure::Output)?;
     let mut merge = Merge { tail, out: &mut out, failed: None, shown: &shown };
@@ -92,7 +96,15 @@ async fn answer(options: &Options, settings: &Settings) -> Result<(), Failure> {
             query.limit
         );
     }
-    Ok(())
+    whole(rest).map_err(Failure::History)
+}
+
+/// Whether all that the topic should have was there.
+fn whole(rest: Rest) -> Result<(), QueryError> {
+    match rest {
+        Rest { forgotten: 0, unreadable: 0, .. } => Ok(()),
+        Rest { forgotten, unreadable, .. } => Err(QueryError::NotAll { forgotten, unreadable }),
+    }
 }
 
 /// By which records are shown in order, and known again.
@@ -106,13 +118,21 @@ fn place(record: &Record) -> Place {
 /// What the topic has beyond the lake, in order; at most as many as are asked for.
 type Tail = BTreeMap<Place, Record>;
 
+/// What is there before the lake is read.
+struct Gathered {
+    lake: Option<Lake>,
+    tail: Tail,
+    /// What came of reading the topic.
+    rest: Rest,
+}
+
 /// Completes the query, and reads all but the lake.
 async fn gather(
     options: &Options,
     settings: &Settings,
     query: &mut Query,
     shown: &Shown,
-) -> Result<(Option<Lake>, Tail), QueryError> {
+) -> Result<Gathered, QueryError> {
     if let Some((app, device)) = options.device() {
         shown.say("asking the store");
         let url = store(settings);
@@ -132,7 +152,7 @@ async fn gather(
         shown.say("looking for forks");
         query.forks = forks(lake.as_ref(), topic, &starts).await?;
     }
-    let mut tail = Tail::new();
+    let (mut tail, mut rest) = (Tail::new(), Rest::default());
     if let Some(topic) = topic {
         shown.say("reading the topic");
         let (query, shown) = (query.clone(), shown.0.clone());
@@ -145,18 +165,9 @@ async fn gather(
                 }
             }
         };
-        let (read, rest) = kafka::rest(topic, &starts, tail, take).await?;
-        tail = read;
-        for (what, count) in [
-            ("messages of the topic are no records", rest.unreadable),
-            ("messages were forgotten by Kafka before they came into the lake", rest.forgotten),
-        ] {
-            if count > 0 {
-                tracing::warn!("{count} {what}");
-            }
-        }
+        (tail, rest) = kafka::rest(topic, &starts, tail, take).await?;
     }
-    Ok((lake, tail))
+    Ok(Gathered { lake, tail, rest })
 }
 
 /// Where central's store is, by the rules by which central finds it.
@@ -230,7 +241,7 @@ async fn forks(
         };
         lake.read(&openings, sink).await?;
     }
-    Ok(forks)
+    Ok(Fork::standing(forks))
 }
 
 /// Puts what the lake gives and what the topic gave into one order.
@@ -355,6 +366,22 @@ impl Shown {
     fn clear(&self) {
         if !self.0.is_finished() {
             self.0.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_topic_lacks_is_an_error_that_says_how_much() {
+        whole(Rest { records: 7, ..Rest::default() }).expect("all was there");
+        for (forgotten, unreadable) in [(3, 0), (0, 3), (1, 2)] {
+            let lacks = whole(Rest { records: 7, forgotten, unreadable });
+            let said = lacks.expect_err("some were not").to_string();
+            let told = [format!("{forgotten} messages were"), format!("{unreadable} of the topic")];
+            assert!(told.iter().all(|told| said.contains(told)), "{said}");
         }
     }
 }

@@ -154,12 +154,13 @@ impl Lake {
         Ok(newest.and_then(|commit| commit.tails().get(&shard).copied()))
     }
 
-    /// How far a source has been taken, as the writer of its newest commit was told, without becoming its writer.
+    /// How far a source has been taken, as far as readers see it: all up to there is where they look. The newest commit
+    /// may be further, until its files are renamed. Does not become the source's writer.
     ///
     /// # Errors
     /// [`LakeError::Unavailable`] or [`LakeError::Damaged`].
     pub async fn end(&self, source: &str) -> Result<Option<u64>, LakeError> {
-        Ok(self.chain(source)?.newest().await?.and_then(|commit| commit.end))
+        Ok(self.chain(source)?.published().await?.and_then(|commit| commit.end))
     }
 
     fn chain(&self, source: &str) -> Result<Chain, LakeError> {

@@ -52,7 +52,10 @@ async fn one_that_hangs_fails_redirects_or_is_gone_holds_up_nobody_else() {
     assert!(asked <= 4, "{asked}");
     let fails = bench.until(&bad[2], |found| found["retrying"].as_u64() >= Some(3)).await;
     assert_eq!((&fails["state"], &fails["delivered"]), (&json!("active"), &json!(0)), "{fails}");
-    assert!(fails["waiting"]["events"].as_u64() > Some(100), "nothing new is tried: {fails}");
+    assert!(
+        fails["waiting"]["events"].as_u64() > Some(100),
+        "hardly anything new is tried: {fails}"
+    );
     let redirects = bench.get(&bad[3]).await;
     assert!(text(&redirects, "last_error").contains("302"), "{redirects}");
     assert_eq!(bench.receiver.received("/trap").len(), 0, "no redirect is followed");

@@ -36,6 +36,13 @@ fn queries() -> Vec<(String, String)> {
     queries
 }
 
+/// Its two views, over a lake.
+pub(super) fn views(lake: &Path) -> Vec<String> {
+    let place = lake.display().to_string();
+    let real = |(_, query): (String, String)| query.replace("/var/lib/carillon/history", &place);
+    queries().into_iter().take(2).map(real).collect()
+}
+
 /// What each query gives where the manual's examples stand for these.
 fn answers(lake: &Path, names: &[(&str, &str)]) -> BTreeMap<String, Vec<Value>> {
     let queries = queries();
@@ -287,15 +294,8 @@ async fn every_query_of_the_manual_says_what_happened() {
         .collect();
     assert_eq!(lost.iter().filter(|name| **name == "device.deleted").count(), 1, "{lost:?}");
     assert_eq!(lost.iter().filter(|name| **name == "device.changed").count(), 1, "{lost:?}");
-    let views: Vec<String> = queries()
-        .into_iter()
-        .take(2)
-        .map(|(_, query)| {
-            query.replace("/var/lib/carillon/history", &data.join("history").display().to_string())
-        })
-        .chain(["SELECT count(*) FROM history".to_owned(), "SELECT count(*) FROM truth".to_owned()])
-        .collect();
-    let counted = duckdb_all(&views);
+    let counts = ["history", "truth"].map(|view| format!("SELECT count(*) FROM {view}"));
+    let counted = duckdb_all(&[views(&data.join("history")), counts.to_vec()].concat());
     assert_eq!(counted[2], [json!([all.len()])]);
     assert_eq!(counted[3], [json!([truth.len()])]);
     report(&format!(

@@ -6,11 +6,13 @@ use std::time::Duration;
 use carillon_persist::history::Record;
 use carillon_persist::history::lake::{Lake, LakeOptions};
 use carillon_tests::cluster::{Cluster, Store};
-use carillon_tests::history::{Archiver, Broker};
+use carillon_tests::history::{Archiver, Broker, duckdb_all};
 use carillon_world::ShardId;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::central::{FLAGS, check, lake, outbox, write};
+use super::manual::views;
+use super::query::records;
 use super::{PATIENCE, report};
 
 /// What is written is more than any backup has.
@@ -142,6 +144,7 @@ async fn restored(name: &str, mut way: Way) {
     assert_eq!(fork["fork"], true, "{fork}");
     let number = |key: &str| fork[key].as_u64().expect("a number");
     let (epoch, events, began_after) = (number("epoch"), number("events"), number("began_after"));
+    assert_eq!(number("from_epoch"), before[backed_up as usize - 1].id.epoch.number, "{fork}");
     // What a reader does: of epochs before the fork, what has a greater number never was.
     let is_true = |record: &&Record| record.id.epoch.number >= epoch || record.id.seq <= events;
     // Their changes say the same.
@@ -159,4 +162,46 @@ async fn restored(name: &str, mut way: Way) {
         "history, restored, {name}: {lost} events never were, {} are true",
         truth.len()
     ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_backup_brings_back_what_an_older_one_undid() {
+    let mut cluster = Cluster::start_with(Store::Sqlite, &FLAGS, &[]).await;
+    let data = cluster.data();
+    let backups = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let mut heads = Vec::new();
+    for backup in &backups {
+        write(&cluster, WRITES).await;
+        cluster.stop_central();
+        copy(&data, backup.path());
+        heads.push(outbox(&cluster).await.head);
+        cluster.start_central().await;
+    }
+    write(&cluster, WRITES / 4).await;
+    cluster.stop_central();
+    // The older one tells of more than the newer one has, and is restarted.
+    let [older, newer] = &backups;
+    copy(older.path(), &data);
+    cluster.start_central_with(&["--history-accept-restore", "true"]).await;
+    write(&cluster, 3 * WRITES).await;
+    cluster.stop_central();
+    cluster.start_central_with(&["--history-accept-restore", "false"]).await;
+    cluster.stop_central();
+    copy(newer.path(), &data);
+    cluster.start_central_with(&["--history-accept-restore", "true"]).await;
+    write(&cluster, WRITES / 4).await;
+    cluster.stop_central();
+
+    let head = outbox(&cluster).await.head;
+    let all = lake(&cluster).await;
+    let place = format!("--data={}", data.display());
+    let mut truth = records(&[&place, "--limit=1000000", "--without-forks"]);
+    truth.sort_by_key(|record| record.id.order());
+    check(&truth, head);
+    let lost = all.len() - truth.len();
+    assert!(heads[0] < heads[1] && heads[1] < head && lost > 50, "{lost} of {}", all.len());
+    let count = vec!["SELECT count(*) FROM truth".to_owned()];
+    let counted = duckdb_all(&[views(&data.join("history")), count].concat());
+    assert_eq!(counted[2], [json!([truth.len()])]);
+    report(&format!("history, restored twice: {lost} events never were, {} are true", truth.len()));
 }

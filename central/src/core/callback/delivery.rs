@@ -11,8 +11,9 @@
 //! is beyond it is in the queue, under way, or not read yet. So whoever begins anew from a report that was committed leaves
 //! nothing out, and repeats at most what came after it.
 //!
-//! An endpoint that does not answer is asked less and less, with one event at a time, and nothing new is tried until it takes
-//! one again.
+//! An endpoint that does not answer is asked less and less, with one event at a time. Any event serves to ask, whether it
+//! is due or not, so one that is back is found within minutes. Retries and new events take turns, so an event that is
+//! never taken holds up no other.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -30,6 +31,8 @@ const PROBE_PAUSE_MAX: u64 = 10 * 60 * 1000;
 const AHEAD_MAX: u64 = 1_000;
 /// Between two reports, in ms.
 const REPORT_PAUSE: u64 = 100;
+/// After the last report a cursor that moved over what nobody wants is reported, in ms.
+const STALE_AFTER: u64 = 60 * 1000;
 
 #[derive(Clone, Copy, Debug)]
 pub struct DeliveryLimits {
@@ -139,8 +142,12 @@ pub struct Delivery {
     due: BTreeSet<(Millis, u64)>,
     /// Failures since the last success.
     streak: u32,
-    /// Nothing is tried before.
+    /// While it is asked with one event at a time, nothing is tried before.
     held_until: Millis,
+    /// Nor before this: by its own words, which a success that was under way does not take back.
+    asked_until: Millis,
+    /// What began last was a retry.
+    was_retry: bool,
     /// First tries so far.
     begun: u64,
     counts: Counts,
@@ -152,6 +159,8 @@ pub struct Delivery {
     /// Something is to be reported.
     is_news: bool,
     reported_cursor: u64,
+    reported_at: Millis,
+    /// No report before.
     report_at: Millis,
     /// What the report under way counts.
     reporting: Option<Counts>,
@@ -159,7 +168,7 @@ pub struct Delivery {
 
 impl Delivery {
     /// From what the store holds.
-    pub fn new(limits: DeliveryLimits, progress: &CallbackProgress) -> Delivery {
+    pub fn new(limits: DeliveryLimits, progress: &CallbackProgress, now: Millis) -> Delivery {
         let retries: BTreeMap<u64, CallbackRetry> =
             progress.retries.iter().map(|retry| (retry.event, *retry)).collect();
         Delivery {
@@ -172,6 +181,8 @@ impl Delivery {
             // One that failed when we stopped is asked carefully.
             streak: if progress.failing_since.is_some() { STREAK_MAX } else { 0 },
             held_until: Millis::ZERO,
+            asked_until: Millis::ZERO,
+            was_retry: false,
             begun: 0,
             counts: Counts::default(),
             last_success_at: progress.last_success_at,
@@ -181,6 +192,7 @@ impl Delivery {
             pause: None,
             is_news: false,
             reported_cursor: progress.cursor,
+            reported_at: now,
             report_at: Millis::ZERO,
             reporting: None,
         }
@@ -220,6 +232,18 @@ impl Delivery {
         self.streak >= STREAK_MAX
     }
 
+    /// Whether a new event may begin, if any event may.
+    fn is_new_ready(&self) -> bool {
+        let oldest = self.flying.values().map(|flight| flight.index).min();
+        let is_far = oldest.is_some_and(|index| self.begun - index >= AHEAD_MAX);
+        !self.queue.is_empty() && !is_far && !self.is_full()
+    }
+
+    /// Nothing is tried before.
+    fn quiet_until(&self) -> Millis {
+        self.held_until.max(self.asked_until)
+    }
+
     /// The log was read up to `through`, with these wanted events, rising.
     pub fn handle_read(&mut self, events: impl IntoIterator<Item = u64>, through: u64) {
         for event in events {
@@ -232,7 +256,7 @@ impl Delivery {
             }
         }
         self.read = self.read.max(through);
-        // What nobody wants is read again rather than written down each time.
+        // What nobody wants is read again rather than written down each time; once a minute it is.
         self.is_news |= self.cursor() > self.reported_cursor.saturating_add(AHEAD_MAX);
     }
 
@@ -242,30 +266,45 @@ impl Delivery {
             self.queue.pop_front();
         }
         self.read = self.read.max(through);
+        // Whoever forgot them moved the cursor that is stored.
+        self.reported_cursor = self.reported_cursor.max(through);
     }
 
     /// The next event to send, if one may go.
     pub fn poll_try(&mut self, now: Millis) -> Option<Try> {
-        if now < self.held_until || self.is_busy() {
+        if now < self.quiet_until() || self.is_busy() {
             return None;
         }
-        if let Some((due, event)) = self.due.first().copied()
-            && due <= now
-        {
-            self.due.pop_first();
-            let before = self.retries.get(&event).copied();
-            self.flying.insert(event, Flight { before, began: now, index: self.begun });
-            return Some(Try { event, is_retry: true });
+        let is_new_ready = self.is_new_ready();
+        let is_due = self.due.first().is_some_and(|(due, _)| *due <= now);
+        // They take turns, so that neither waits for the others' failures.
+        let is_turn_of_new = is_new_ready && self.was_retry;
+        if is_due && !is_turn_of_new {
+            self.begin_retry(now)
+        } else if is_new_ready {
+            self.begin_first(now)
+        } else if self.is_probing() {
+            // Any event tells whether the endpoint is back.
+            self.begin_retry(now)
+        } else {
+            None
         }
-        let is_held = self.is_probing() && !self.retries.is_empty();
-        let oldest = self.flying.values().map(|flight| flight.index).min();
-        let is_far = oldest.is_some_and(|index| self.begun - index >= AHEAD_MAX);
-        if is_held || is_far || self.is_full() {
-            return None;
-        }
+    }
+
+    /// The retry that is due first, or will be.
+    fn begin_retry(&mut self, now: Millis) -> Option<Try> {
+        let (_, event) = self.due.pop_first()?;
+        let before = self.retries.get(&event).copied();
+        self.flying.insert(event, Flight { before, began: now, index: self.begun });
+        self.was_retry = true;
+        Some(Try { event, is_retry: true })
+    }
+
+    fn begin_first(&mut self, now: Millis) -> Option<Try> {
         let event = self.queue.pop_front()?;
         self.begun += 1;
         self.flying.insert(event, Flight { before: None, began: now, index: self.begun });
+        self.was_retry = false;
         Some(Try { event, is_retry: false })
     }
 
@@ -298,20 +337,24 @@ impl Delivery {
                     return self.again(event, flight, now);
                 }
                 let schedule = self.limits.schedule;
+                let (attempts, began) = tried(flight);
+                let mut pause = schedule.pause(attempts, jitter);
                 if self.is_probing() {
-                    let pause = schedule.pause(self.streak - STREAK_MAX + 1, jitter);
-                    self.hold(now.plus(pause.min(PROBE_PAUSE_MAX)));
+                    let probe = schedule.pause(self.streak - STREAK_MAX + 1, jitter);
+                    let held_until = now.plus(probe.min(PROBE_PAUSE_MAX));
+                    self.held_until = self.held_until.max(held_until);
+                    // The endpoint failed rather than the event, which is not to wait for hours once it is back.
+                    pause = pause.min(PROBE_PAUSE_MAX);
                 }
                 if let Some(after) = after {
-                    self.hold(now.plus(after));
+                    self.asked_until = self.asked_until.max(now.plus(after));
+                    pause = pause.max(after);
                 }
-                let (attempts, began) = tried(flight);
                 let end = began.plus(schedule.tried_for);
                 if now >= end {
                     self.retries.remove(&event);
                     self.counts.failed += 1;
                 } else {
-                    let pause = schedule.pause(attempts, jitter).max(after.unwrap_or(0));
                     self.again(event, flight, now.plus(pause).min(end));
                 }
             }
@@ -323,10 +366,6 @@ impl Delivery {
         self.last_failure_at = Some(now);
         self.failing_since.get_or_insert(now);
         self.last_error = Some(error);
-    }
-
-    fn hold(&mut self, until: Millis) {
-        self.held_until = self.held_until.max(until);
     }
 
     fn again(&mut self, event: u64, flight: Flight, due: Millis) {
@@ -348,11 +387,14 @@ impl Delivery {
     /// What is to be reported, if it is time or `at_once`. [`Delivery::handle_reported`] comes before the next.
     pub fn poll_report(&mut self, now: Millis, at_once: bool) -> Option<Report> {
         let is_time = at_once || self.pause.is_some() || now >= self.report_at;
-        if !self.is_news || self.reporting.is_some() || !is_time {
+        let is_stale =
+            self.cursor() > self.reported_cursor && now >= self.reported_at.plus(STALE_AFTER);
+        let is_wanted = (self.is_news && is_time) || is_stale;
+        if !is_wanted || self.reporting.is_some() {
             return None;
         }
         self.is_news = false;
-        self.report_at = now.plus(REPORT_PAUSE);
+        (self.reported_at, self.report_at) = (now, now.plus(REPORT_PAUSE));
         self.reported_cursor = self.cursor();
         let counts = std::mem::take(&mut self.counts);
         self.reporting = Some(counts);
@@ -379,13 +421,19 @@ impl Delivery {
         }
     }
 
-    /// When there is something to do although nothing comes; `None` if there is not.
+    /// When there is something to do although nothing comes, now or later; `None` if there is not. That the cursor
+    /// moved over what nobody wants can wait until somebody looks anyway.
     pub fn poll_timeout(&self, now: Millis) -> Option<Millis> {
         let report = (self.is_news && self.reporting.is_none()).then_some(self.report_at);
-        let retry = self.due.first().filter(|_| !self.is_busy());
-        let retry = retry.map(|(due, _)| (*due).max(self.held_until));
-        let held = (self.held_until > now).then_some(self.held_until);
-        [report, retry, held].into_iter().flatten().min()
+        let may_probe = self.is_probing() && !self.due.is_empty();
+        let next = if self.is_busy() {
+            None
+        } else if may_probe || self.is_new_ready() {
+            Some(self.quiet_until())
+        } else {
+            self.due.first().map(|(due, _)| (*due).max(self.quiet_until()))
+        };
+        report.into_iter().chain(next).min().map(|at| at.max(now))
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use carillon_persist::{CallbackProgress, CallbackState};
+use carillon_persist::{CallbackProgress, CallbackRetry, CallbackState};
 use carillon_world::Millis;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -13,6 +13,8 @@ use super::delivery::{Delivery, DeliveryLimits, Outcome};
 use super::schedule::Schedule;
 
 const HOUR: u64 = 60 * 60 * 1000;
+/// The longest pause between two questions.
+const PROBE: u64 = 10 * 60 * 1000;
 
 fn limits() -> DeliveryLimits {
     DeliveryLimits {
@@ -59,15 +61,15 @@ struct Model {
 
 impl Model {
     fn new(seed: u64) -> Model {
-        let stored = CallbackProgress::default();
+        let (now, stored) = (Millis(1_000_000), CallbackProgress::default());
         Model {
             random: StdRng::seed_from_u64(seed),
-            now: Millis(1_000_000),
+            now,
             log: BTreeMap::new(),
             happened: BTreeSet::new(),
             next: 1,
             forgotten: 0,
-            delivery: Delivery::new(limits(), &stored),
+            delivery: Delivery::new(limits(), &stored, now),
             stored,
             state: CallbackState::Active,
             flying: Vec::new(),
@@ -80,7 +82,7 @@ impl Model {
     /// As after a crash, a pause or a replay: from what the store holds.
     fn begin(&mut self) {
         self.flying.clear();
-        self.delivery = Delivery::new(limits(), &self.stored);
+        self.delivery = Delivery::new(limits(), &self.stored, self.now);
     }
 
     fn outcome(&mut self, event: u64) -> Outcome {
@@ -294,13 +296,20 @@ fn at(seconds: u64) -> Millis {
 
 /// With so many wanted events read.
 fn reading(events: u64) -> Delivery {
-    let mut delivery = Delivery::new(limits(), &CallbackProgress::default());
+    let mut delivery = Delivery::new(limits(), &CallbackProgress::default(), at(0));
     delivery.handle_read(1..=events, events);
     delivery
 }
 
 fn tries(delivery: &mut Delivery, now: Millis) -> Vec<u64> {
     std::iter::from_fn(|| delivery.poll_try(now)).map(|of| of.event).collect()
+}
+
+/// As if what there is to report were committed at once.
+fn report(delivery: &mut Delivery, now: Millis) {
+    if delivery.poll_report(now, true).is_some() {
+        delivery.handle_reported(true);
+    }
 }
 
 #[test]
@@ -330,39 +339,94 @@ fn an_endpoint_that_is_down_is_asked_with_one_event_at_a_time_and_then_gets_all(
         delivery.handle_outcome(at(0), *event, failed(), 0.5);
     }
     assert_eq!(delivery.cursor(), 4);
-    let (mut now, mut asked) = (at(0), 0);
+    report(&mut delivery, at(0));
+    let (mut now, mut asked, mut was_new) = (at(0), 0, false);
     while now < at(6 * 3600) {
-        now = delivery.poll_timeout(now).unwrap().max(now);
+        let next = delivery.poll_timeout(now).unwrap();
+        assert!(now < next && next <= now.plus(PROBE), "a pause from {now:?} to {next:?}");
+        now = next;
         let under_way = tries(&mut delivery, now);
-        assert!(
-            under_way.len() <= 1 && under_way.iter().all(|n| *n <= 4),
-            "nothing new: {under_way:?}"
-        );
-        asked += under_way.len();
-        for event in under_way {
-            delivery.handle_outcome(now, event, failed(), 0.5);
-        }
-        if delivery.poll_report(now, true).is_some() {
-            delivery.handle_reported(true);
-        }
+        assert_eq!(under_way.len(), 1, "{under_way:?}");
+        // Any event serves to ask.
+        was_new |= under_way[0] > 4;
+        asked += 1;
+        delivery.handle_outcome(now, under_way[0], failed(), 0.5);
+        report(&mut delivery, now);
     }
-    assert!((20..60).contains(&asked), "asked {asked} times in six hours");
-    now = now.plus(4 * HOUR);
-    let probe = tries(&mut delivery, now);
-    assert_eq!(probe.len(), 1);
-    delivery.handle_outcome(now, probe[0], Outcome::Delivered, 0.5);
-    let mut delivered = 1;
-    loop {
-        let more = tries(&mut delivery, now);
-        if more.is_empty() {
-            break;
-        }
-        for event in more {
+    // Four within the first ten minutes, then six an hour.
+    assert!((36..=42).contains(&asked) && was_new, "asked {asked} times in six hours");
+    // It is back: within ten minutes it has everything, whatever was tried how often.
+    let (back, mut delivered) = (now, 0);
+    while delivered < 50 {
+        now = delivery.poll_timeout(now).unwrap();
+        assert!(now <= back.plus(PROBE), "{delivered} at {now:?}");
+        let under_way = tries(&mut delivery, now);
+        assert!(under_way.len() <= if delivered == 0 { 1 } else { limits().concurrency });
+        for event in under_way {
             delivery.handle_outcome(now, event, Outcome::Delivered, 0.5);
             delivered += 1;
         }
+        report(&mut delivery, now);
     }
-    assert_eq!((delivered, delivery.cursor()), (50, 50), "all at once");
+    assert_eq!(delivery.cursor(), 50);
+}
+
+#[test]
+fn events_that_are_never_taken_hold_up_no_other_for_more_than_ten_minutes() {
+    // Alone, and more than can be asked for in the time of their longest pause.
+    for never_taken in [1, 18] {
+        let mut delivery = reading(never_taken);
+        let mut now = at(0);
+        while now < at(6 * 3600) {
+            for event in tries(&mut delivery, now) {
+                delivery.handle_outcome(now, event, failed(), 0.5);
+            }
+            report(&mut delivery, now);
+            now = delivery.poll_timeout(now).unwrap();
+        }
+        let mut came = None;
+        let asked_with = loop {
+            let under_way = tries(&mut delivery, now);
+            if under_way.contains(&(never_taken + 1)) {
+                break under_way;
+            }
+            for event in under_way {
+                delivery.handle_outcome(now, event, failed(), 0.5);
+            }
+            report(&mut delivery, now);
+            // A minute after a question.
+            let came = *came.get_or_insert_with(|| now.plus(60_000));
+            delivery.handle_read([never_taken + 1], never_taken + 1);
+            now = delivery.poll_timeout(came).unwrap();
+            assert!(now <= came.plus(PROBE), "of {never_taken}");
+        };
+        assert_eq!(asked_with, [never_taken + 1]);
+        delivery.handle_outcome(now, never_taken + 1, Outcome::Delivered, 0.5);
+        report(&mut delivery, now);
+        // From here on it is asked as ever.
+        delivery.handle_read([never_taken + 2], never_taken + 2);
+        assert!(tries(&mut delivery, now).contains(&(never_taken + 2)), "of {never_taken}");
+    }
+}
+
+#[test]
+fn one_that_failed_before_a_restart_is_asked_at_once_and_with_one_event() {
+    let retry = |event| CallbackRetry { event, attempts: 9, began: at(0), due: at(5 * 3600) };
+    let progress = CallbackProgress {
+        cursor: 7,
+        retries: vec![retry(3), retry(5)],
+        failing_since: Some(at(0)),
+        ..CallbackProgress::default()
+    };
+    let mut delivery = Delivery::new(limits(), &progress, at(3600));
+    assert_eq!(delivery.poll_timeout(at(3600)), Some(at(3600)), "before any is due");
+    assert_eq!(tries(&mut delivery, at(3600)), [3]);
+    assert_eq!(delivery.poll_timeout(at(3600)), None, "it waits for the answer");
+    delivery.handle_outcome(at(3601), 3, failed(), 0.5);
+    report(&mut delivery, at(3601));
+    let next = delivery.poll_timeout(at(3601)).unwrap();
+    assert!(tries(&mut delivery, Millis(next.0 - 1)).is_empty());
+    assert_eq!(tries(&mut delivery, next).len(), 1);
 }
 
 #[test]
@@ -376,6 +440,37 @@ fn retry_after_holds_everything_and_is_obeyed_within_the_day() {
     delivery.handle_outcome(at(100), 1, slow(48 * HOUR), 0.5);
     let report = delivery.poll_report(at(100), true).unwrap();
     assert_eq!(report.retries[0].due, Millis(24 * HOUR), "its last try");
+}
+
+#[test]
+fn what_an_endpoint_asked_for_outlasts_a_success_that_was_under_way() {
+    let mut delivery = reading(9);
+    assert_eq!(tries(&mut delivery, at(0)), [1, 2, 3, 4]);
+    let slow = Outcome::Failed { error: "429".into(), after: Some(60_000) };
+    delivery.handle_outcome(at(1), 2, slow, 0.5);
+    delivery.handle_outcome(at(2), 3, Outcome::Delivered, 0.5);
+    report(&mut delivery, at(2));
+    assert_eq!(delivery.poll_timeout(at(2)), Some(at(61)));
+    assert!(tries(&mut delivery, at(60)).is_empty());
+    assert_eq!(tries(&mut delivery, at(61)), [2, 5]);
+}
+
+#[test]
+fn a_cursor_that_moves_over_what_nobody_wants_is_reported_once_a_minute() {
+    let mut delivery = Delivery::new(limits(), &CallbackProgress::default(), at(0));
+    delivery.handle_read([], 9);
+    assert_eq!(delivery.poll_report(at(59), true), None);
+    assert_eq!(delivery.poll_timeout(at(59)), None, "nobody is woken for it");
+    let report = delivery.poll_report(at(60), false).unwrap();
+    assert_eq!((report.cursor, report.delivered, report.retries.len()), (9, 0, 0));
+    delivery.handle_reported(true);
+    delivery.handle_read([], 12);
+    assert_eq!(delivery.poll_report(at(119), false), None);
+    assert_eq!(delivery.poll_report(at(120), false).unwrap().cursor, 12);
+    delivery.handle_reported(true);
+    assert_eq!(delivery.poll_report(at(999), false), None, "it did not move");
+    delivery.handle_forgotten(20);
+    assert_eq!(delivery.poll_report(at(999), false), None, "the store knows");
 }
 
 #[test]
@@ -420,7 +515,9 @@ fn an_event_is_given_up_after_a_day_and_an_endpoint_without_success_is_paused() 
         now = delivery.poll_timeout(now).unwrap();
     };
     assert_eq!((report.pause, report.failed), (Some(CallbackState::Failing), 0));
-    assert_eq!((now, report.retries.len()), (Millis(24 * HOUR), 1));
+    // It is asked every ten minutes, and not just when the event is due: the first question after the day ends it.
+    assert!((24 * HOUR..24 * HOUR + PROBE).contains(&now.0), "{now:?}");
+    assert_eq!(report.retries.len(), 1);
     assert!(tries(&mut delivery, Millis(u64::MAX / 2)).is_empty(), "paused");
 
     let mut delivery = reading(3);

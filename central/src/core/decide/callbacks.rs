@@ -11,7 +11,9 @@ use crate::core::callback::{DESCRIPTION_BYTES_MAX, SECRETS_MAX};
 use crate::core::history::Event;
 use crate::core::ledger::Ledger;
 use crate::core::problem::{self, Problem};
-use crate::core::write::{CallbackReport, CallbackWrite, CreateCallback, PatchCallback, Reply};
+use crate::core::write::{
+    CallbackReport, CallbackWrite, CreateCallback, Missed, PatchCallback, Reply,
+};
 
 pub(super) fn decide(ledger: &mut Ledger, now: Millis, write: &CallbackWrite) -> Decided {
     match write {
@@ -42,21 +44,26 @@ pub(super) fn decide(ledger: &mut Ledger, now: Millis, write: &CallbackWrite) ->
             self::report(ledger, now, report);
             Ok(Reply::Done)
         }
-        CallbackWrite::Forget { through, last, bytes, missed } => {
-            for (id, events) in missed {
-                let Some(endpoint) = ledger.ahead.callbacks.get(*id) else { continue };
-                let before = &*endpoint.progress;
-                let progress = CallbackProgress {
-                    cursor: before.cursor.max(*last),
-                    missed: before.missed + events,
-                    ..before.clone()
-                };
-                ledger.put_callback_progress(*id, progress);
+        CallbackWrite::Forget { through, bytes, missed } => {
+            for of in missed {
+                forget(ledger, *of);
             }
             ledger.forget_callback_log(*through, *bytes);
             Ok(Reply::Done)
         }
     }
+}
+
+/// The endpoint goes on after the last that was forgotten of its own app: those of others say nothing of where it is.
+fn forget(ledger: &mut Ledger, Missed { id, events, through }: Missed) {
+    let Some(endpoint) = ledger.ahead.callbacks.get(id) else { return };
+    let before = &*endpoint.progress;
+    let progress = CallbackProgress {
+        cursor: before.cursor.max(through),
+        missed: before.missed + events,
+        ..before.clone()
+    };
+    ledger.put_callback_progress(id, progress);
 }
 
 fn endpoint_of(ledger: &Ledger, app: AppId, id: CallbackId) -> Result<Endpoint, Problem> {

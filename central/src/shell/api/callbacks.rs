@@ -355,7 +355,7 @@ pub(crate) async fn delete(
     Ok(done(at))
 }
 
-/// Makes another secret. For a while calls are signed with both.
+/// Makes another secret. For a while calls are signed with those before, too.
 #[utoipa::path(post, path = "/v1/apps/{app}/callbacks/{callback}/rotate-secret", tag = "callbacks",
     params(("app" = String, Path), ("callback" = String, Path)), request_body = RotateForm, responses(
     (status = 200, body = CallbackWithSecret),
@@ -444,7 +444,7 @@ pub(crate) async fn test(
         Ok((line, secrets)) => {
             let id = format!("test-{:016x}", random::id()).into();
             let body = rendered::test_body(now, app, &endpoint.row.id.to_string()).into();
-            let called = sender.call(now, &line, &secrets, &Call { id, body }).await;
+            let called = sender.call(&line, &secrets, &Call { id, body }).await;
             let error = match called.outcome {
                 Outcome::Delivered => None,
                 Outcome::Gone { error } | Outcome::Failed { error, .. } => Some(error.to_string()),

@@ -87,7 +87,7 @@ impl Engine {
         let news = self.news.clone();
         let mut under_way = UnderWay {
             app: endpoint.row.app,
-            delivery: Delivery::new(self.limits, &endpoint.progress),
+            delivery: Delivery::new(self.limits, &endpoint.progress, self.shared.clock.now()),
             of: self,
             items: VecDeque::new(),
             flying: FuturesUnordered::new(),
@@ -225,8 +225,7 @@ impl UnderWay {
                     }
                 },
             };
-            let Called { outcome, took, .. } =
-                sender.call(shared.clock.now(), &line, &secrets, &call).await;
+            let Called { outcome, took, .. } = sender.call(&line, &secrets, &call).await;
             shared.metrics.callback_duration.observe(took.as_secs_f64());
             (event, outcome)
         };

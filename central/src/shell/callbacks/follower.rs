@@ -34,6 +34,11 @@ impl CallbackFollower {
         CallbackFollower { shared, writes }
     }
 
+    /// Whether anybody is to be called.
+    pub(crate) fn is_anybody(&self) -> bool {
+        !self.shared.callbacks().callbacks.is_empty()
+    }
+
     /// When this returns, what is wanted of these rows is in the log.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use super::reader::LogReader;
 use crate::config::CallbackConfig;
 use crate::core::callback::state::Callbacks;
 use crate::core::callback::wanted::wants;
-use crate::core::write::{CallbackWrite, Write};
+use crate::core::write::{CallbackWrite, Missed, Write};
 use crate::shell::shared::Shared;
 use crate::shell::write_handle::WriteHandle;
 
@@ -88,7 +88,7 @@ fn step(
     before: Millis,
     bytes_max: u64,
 ) -> Result<Option<Step>, StoreError> {
-    let mut missed: BTreeMap<CallbackId, u64> = BTreeMap::new();
+    let mut missed: BTreeMap<CallbackId, Missed> = BTreeMap::new();
     let (mut bytes, mut count) = (0, 0);
     for row in rows.iter().take(ROWS_MAX) {
         let left = callbacks.log_bytes.saturating_sub(bytes);
@@ -103,15 +103,80 @@ fn step(
                 event.n > endpoint.progress.cursor && wants(&endpoint.row.events, event.kind)
             };
             let events = row.events()?.iter().filter(|event| lacks(event)).count();
-            *missed.entry(endpoint.row.id).or_default() += events as u64;
+            let id = endpoint.row.id;
+            let of = missed.entry(id).or_insert(Missed { id, events: 0, through: 0 });
+            of.events += events as u64;
+            of.through = of.through.max(row.last);
         }
     }
     let Some(newest) = rows[..count].last() else { return Ok(None) };
     let write = CallbackWrite::Forget {
         through: newest.first,
-        last: rows[..count].iter().map(|row| row.last).max().unwrap_or(0),
         bytes,
-        missed: missed.into_iter().collect(),
+        missed: missed.into_values().collect(),
     };
     Ok(Some(Step { write, is_full: count == rows.len().min(ROWS_MAX) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use carillon_persist::{
+        CallbackEvent, CallbackProgress, CallbackRow, CallbackState, CallbacksKept,
+    };
+    use carillon_world::AppId;
+
+    use super::*;
+
+    const ONE: AppId = AppId::new(0xa);
+    const OTHER: AppId = AppId::new(0xb);
+
+    fn endpoint(id: u64, app: AppId, cursor: u64) -> (CallbackRow, CallbackProgress) {
+        let row = CallbackRow {
+            id: CallbackId::new(id),
+            app,
+            url: "https://a.example/".into(),
+            events: "group.*".into(),
+            description: "".into(),
+            state: CallbackState::Active,
+            changed_at: Millis(1),
+            run: 1,
+            secrets: Vec::new(),
+            created_at: Millis(1),
+        };
+        (row, CallbackProgress { cursor, ..CallbackProgress::default() })
+    }
+
+    /// Of events that happened at the time of their number.
+    fn row(app: AppId, first: u64, between: &[u64], last: u64) -> CallbackLogRow {
+        let numbers = std::iter::once(first).chain(between.iter().copied()).chain([last]);
+        let event =
+            |n| CallbackEvent { n, at: Millis(n), id: "i", kind: "group.changed", body: "{}" };
+        let events: Vec<CallbackEvent<'_>> = numbers.map(event).collect();
+        let payload = CallbackEvent::write(&events);
+        CallbackLogRow { app, first, last, first_at: Millis(first), payload }
+    }
+
+    #[test]
+    fn what_one_app_forgets_moves_no_endpoint_of_another() {
+        // The first row of one app reaches over all of the other's.
+        let rows = [row(ONE, 1, &[3], 9), row(OTHER, 2, &[], 4), row(OTHER, 5, &[], 6)];
+        let callbacks = Callbacks::load(CallbacksKept {
+            endpoints: vec![endpoint(1, ONE, 1), endpoint(2, OTHER, 0), endpoint(3, OTHER, 4)],
+            logged: 9,
+            log_bytes: rows.iter().map(|row| row.payload.len() as u64).sum(),
+            last: vec![(ONE, 9), (OTHER, 6)],
+        });
+        let step = step(&callbacks, &rows, Millis(5), u64::MAX).unwrap().unwrap();
+        let CallbackWrite::Forget { through, bytes, missed } = step.write else {
+            panic!("rows go")
+        };
+        let gone = &rows[..2];
+        assert_eq!((through, step.is_full), (2, false));
+        assert_eq!(bytes, gone.iter().map(|row| row.payload.len() as u64).sum::<u64>());
+        let expected = [
+            Missed { id: CallbackId::new(1), events: 2, through: 9 },
+            Missed { id: CallbackId::new(2), events: 2, through: 4 },
+        ];
+        assert_eq!(missed, expected, "5 and 6 are still to come");
+    }
 }

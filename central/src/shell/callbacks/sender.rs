@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use carillon_persist::CallbackRow;
@@ -148,14 +148,8 @@ impl CallbackSender {
     }
 
     /// Calls an endpoint, and ends in bounded time.
-    pub async fn call(
-        &self,
-        now: Millis,
-        line: &Line,
-        secrets: &[CallbackSecret],
-        call: &Call,
-    ) -> Called {
-        let at = now.0 / 1000;
+    pub async fn call(&self, line: &Line, secrets: &[CallbackSecret], call: &Call) -> Called {
+        let at = system_time().0 / 1000;
         let signatures: Vec<String> =
             secrets.iter().map(|secret| secret.sign(&call.id, at, &call.body)).collect();
         let mut headers = HeaderMap::with_capacity(8);
@@ -185,7 +179,8 @@ impl CallbackSender {
         let took = began.elapsed();
         match sent {
             Ok(reply) => {
-                Called { status: Some(reply.status), outcome: classify(now, &reply), took }
+                let outcome = classify(system_time(), &reply);
+                Called { status: Some(reply.status), outcome, took }
             }
             Err(lost) => {
                 let error = lost_error(lost).into();
@@ -193,6 +188,13 @@ impl CallbackSender {
             }
         }
     }
+}
+
+/// This machine's time, which the other side compares with its own. The committed clock may be off by any amount, for
+/// instance after a machine was suspended.
+fn system_time() -> Millis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn classify(now: Millis, reply: &Reply) -> Outcome {

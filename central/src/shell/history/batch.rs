@@ -33,7 +33,7 @@ pub(super) struct Slot {
 
 /// Whoever is told under a name has it in the store first, and keeps it there until what it is told under it is off the
 /// outbox: so it is the same name however often that is read and told.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Names {
     known: HashMap<Key, Pseudonym>,
     /// After the end of a device, which the store has not forgotten.
@@ -81,19 +81,11 @@ impl Names {
         if nameless.is_empty() {
             return Ok(());
         }
-        let asked: HashSet<Key> = nameless.iter().map(|slot| slot.device).collect();
-        let asked: Vec<Key> = asked.into_iter().collect();
-        // The newest of a device first, so that the oldest stays.
-        for row in store.pseudonyms(shard, &asked).await? {
-            let slot = Slot { device: (row.app, row.device), since: row.since };
-            if nameless.contains(&slot) {
-                self.learn(slot, row.pseudonym);
-            }
-            self.known.insert(slot.device, row.pseudonym);
-        }
+        self.ask(store, shard, &nameless).await?;
         let mut drawn: Vec<PseudonymRow> = nameless
-            .into_iter()
+            .iter()
             .filter(|slot| self.name(slot).is_none())
+            .copied()
             .map(|Slot { device: (app, device), since }| PseudonymRow {
                 app,
                 device,
@@ -105,20 +97,37 @@ impl Names {
         drawn.sort_unstable_by_key(|row| row.since);
         for some in drawn.chunks(WRITE_MAX) {
             writes.write(Write::Pseudonyms(Arc::from(some))).await.result?;
-            for row in some {
-                let slot = Slot { device: (row.app, row.device), since: row.since };
-                self.learn(slot, row.pseudonym);
-            }
+        }
+        if !drawn.is_empty() {
+            // The first name stays, which may be one that we wrote before and had no answer for.
+            self.ask(store, shard, &nameless).await?;
         }
         Ok(())
     }
 
-    fn learn(&mut self, slot: Slot, name: Pseudonym) {
-        if slot.since == 0 {
-            self.known.insert(slot.device, name);
-        } else {
-            self.later.insert(slot, name);
+    /// Learns what the store has.
+    async fn ask(
+        &mut self,
+        store: &mut AnyStore,
+        shard: ShardId,
+        slots: &HashSet<Slot>,
+    ) -> Result<(), PublishError> {
+        let devices: HashSet<Key> = slots.iter().map(|slot| slot.device).collect();
+        let devices: Vec<Key> = devices.into_iter().collect();
+        // The newest of a device first, so that the oldest stays.
+        for row in store.pseudonyms(shard, &devices).await? {
+            let slot = Slot { device: (row.app, row.device), since: row.since };
+            if slot.since > 0 && slots.contains(&slot) {
+                self.later.insert(slot, row.pseudonym);
+            }
+            self.known.insert(slot.device, row.pseudonym);
         }
+        Ok(())
+    }
+
+    /// How many devices the store is to forget.
+    pub(super) fn ended(&self) -> usize {
+        self.ended.len()
     }
 
     fn name(&self, slot: &Slot) -> Option<Pseudonym> {

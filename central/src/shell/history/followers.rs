@@ -12,11 +12,16 @@ use crate::shell::callbacks::CallbackFollower;
 
 /// Kept over the publisher's attempts, so that what is read once more is not told once more.
 pub(super) struct Followers {
-    pub(super) callbacks: Option<CallbackFollower>,
+    pub(super) callbacks: CallbackFollower,
     pub(super) log: Option<EventLog>,
 }
 
 impl Followers {
+    /// Whether anybody follows at present.
+    pub(super) fn is_anybody(&self) -> bool {
+        self.log.is_some() || self.callbacks.is_anybody()
+    }
+
     /// Tells rows of the outbox with their events, each row perhaps more than once; `records` are those of all events, in
     /// their order.
     ///
@@ -27,9 +32,7 @@ impl Followers {
         rows: &[Row<'_>],
         records: &[Record],
     ) -> Result<(), PublishError> {
-        if let Some(callbacks) = &self.callbacks {
-            callbacks.take(rows).await?;
-        }
+        self.callbacks.take(rows).await?;
         if let Some(log) = &mut self.log {
             let events = rows.iter().flat_map(|(_, events)| events);
             log.take(events.zip(records)).await;

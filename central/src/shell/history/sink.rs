@@ -24,8 +24,10 @@ pub(super) enum Sink {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Witness {
     pub(crate) epoch: Epoch,
-    /// The change that it tells of, if it tells of one.
+    /// The greatest change of this epoch that it is known to have.
     pub(crate) change: Option<Seq>,
+    /// The number of its last event.
+    pub(crate) event: u64,
 }
 
 /// What the lake calls a shard's outbox.
@@ -98,11 +100,11 @@ pub(crate) async fn tail(
     Ok(match sink {
         HistorySink::Lake(options) => {
             let tail = Lake::open(&options)?.tail(&source(shard), shard).await?;
-            tail.map(|tail| Witness { epoch: tail.epoch, change: tail.change })
+            tail.map(|tail| Witness { epoch: tail.epoch, change: tail.change, event: tail.seq })
         }
         HistorySink::Kafka(options) => {
             let tail = Producer::open(&options, shard).await?.tail().await?;
-            tail.map(|tail| Witness { epoch: tail.epoch, change: tail.seq })
+            tail.map(|tail| Witness { epoch: tail.epoch, change: tail.seq, event: tail.n })
         }
         HistorySink::Nowhere => None,
     })

@@ -95,6 +95,12 @@ impl Commit {
         self.shards.iter().map(shard).collect()
     }
 
+    /// Its files that are among those staged.
+    fn left(&self, staged: &[Path]) -> Vec<&CommitFile> {
+        let is_left = |file: &&CommitFile| staged.iter().any(|p| p.as_ref() == file.staged);
+        self.files.iter().filter(is_left).collect()
+    }
+
     fn parse(text: &[u8], n: u64) -> Result<Commit, String> {
         let commit: Commit = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         if commit.v == 0 || commit.v > COMMIT_VERSION {
@@ -146,6 +152,20 @@ impl Chain {
         Err(self.fenced(0))
     }
 
+    /// The newest commit of which readers see all files; `None` if there is none, or it was removed meanwhile.
+    pub(super) async fn published(&self) -> Result<Option<Commit>, LakeError> {
+        let Some(newest) = self.newest().await? else { return Ok(None) };
+        // Staged before the commit was made: what is not there any more is where readers look.
+        if newest.left(&self.staged().await?).is_empty() {
+            return Ok(Some(newest));
+        }
+        // Of the one before they saw all before this one was made.
+        match newest.n {
+            0 | 1 => Ok(None),
+            n => self.commit(n - 1).await,
+        }
+    }
+
     /// Makes a commit of its own, the newest, and tidies up behind the writer before.
     pub(super) async fn resume(&self, commits_kept: u64) -> Result<Commit, LakeError> {
         let writer = rand::random();
@@ -154,9 +174,7 @@ impl Chain {
             // What its commit names was staged before the commit was made, so this sees it.
             let staged = self.staged().await?;
             if let Some(before) = &before {
-                let is_left = |file: &&CommitFile| staged.iter().any(|p| p.as_ref() == file.staged);
-                let left: Vec<&CommitFile> = before.files.iter().filter(is_left).collect();
-                self.publish(left).await?;
+                self.publish(before.left(&staged)).await?;
             }
             let n = before.as_ref().map_or(1, |commit| commit.n + 1);
             let end = before.as_ref().and_then(|commit| commit.end);

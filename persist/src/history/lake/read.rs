@@ -6,6 +6,7 @@
 
 mod file;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -34,18 +35,24 @@ pub struct Query {
     pub from: Option<Millis>,
     /// Itself not included.
     pub until: Option<Millis>,
-    /// What these cut off is left out.
+    /// What these cut off is left out; see [`Fork::standing`].
     pub forks: Vec<Fork>,
     /// The most records that are given. Some times as many are held in memory.
     pub limit: usize,
 }
 
-/// A shard that went on from a backup: records of earlier epochs with a greater number tell of what never was.
+/// A shard that went on from a backup. What it had told of since then never was: all of the epochs between the one that
+/// it goes on from and this, and what earlier epochs numbered after the backup's last event.
+///
+/// A backup that is newer than one that was restored before brings back what that fork had cut off, and undoes the
+/// fork itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fork {
     shard: ShardId,
     /// The number of the epoch that began it.
     epoch: u64,
+    /// The number of the epoch that it goes on from, which the backup was of; 0 if it was of none.
+    from_epoch: u64,
     /// The number of the last event before it.
     events: u64,
 }
@@ -59,6 +66,7 @@ impl Fork {
         #[derive(serde::Deserialize)]
         struct Opened {
             epoch: u64,
+            from_epoch: Option<u64>,
             events: u64,
             fork: bool,
         }
@@ -66,14 +74,37 @@ impl Fork {
             return None;
         }
         let opened: Opened = serde_json::from_str(record.data.get()).ok()?;
-        let Opened { epoch, events, fork } = opened;
-        fork.then_some(Fork { shard: record.id.shard, epoch, events })
+        let Opened { epoch, from_epoch, events, fork } = opened;
+        // Where that is not told, the numbers of events alone say what it undid.
+        let from_epoch = from_epoch.unwrap_or_else(|| epoch.saturating_sub(1));
+        fork.then_some(Fork { shard: record.id.shard, epoch, from_epoch, events })
+    }
+
+    /// Those of all forks that no later one undid. So these say together what never was.
+    pub fn standing(mut forks: Vec<Fork>) -> Vec<Fork> {
+        // The newest stands, and those that stand judge who came before them.
+        forks.sort_unstable_by_key(|fork| Reverse(fork.epoch));
+        let mut standing: Vec<Fork> = Vec::new();
+        for fork in forks {
+            let undoes = |later: &Fork| later.shard == fork.shard && later.undoes(fork.epoch);
+            // The lake and the topic may tell of the same.
+            if !standing.iter().any(undoes) && !standing.contains(&fork) {
+                standing.push(fork);
+            }
+        }
+        standing
     }
 
     /// Whether what the record tells of is undone by this.
     pub fn cuts_off(&self, record: &Record) -> bool {
         let id = &record.id;
-        id.shard == self.shard && id.epoch.number < self.epoch && id.seq > self.events
+        let is_before = id.shard == self.shard && id.epoch.number < self.epoch;
+        is_before && (self.undoes(id.epoch.number) || id.seq > self.events)
+    }
+
+    /// Whether an epoch as a whole is none that it goes on from.
+    fn undoes(&self, epoch: u64) -> bool {
+        self.from_epoch < epoch && epoch < self.epoch
     }
 }
 

@@ -8,7 +8,7 @@ use carillon_persist::{
 use super::*;
 use crate::core::callback::delivery::Report;
 use crate::core::callback::state::Endpoint;
-use crate::core::write::{CallbackReport, CallbackWrite, CreateCallback, PatchCallback};
+use crate::core::write::{CallbackReport, CallbackWrite, CreateCallback, Missed, PatchCallback};
 
 const ID: CallbackId = CallbackId::new(7);
 
@@ -31,8 +31,12 @@ fn secret(byte: u8) -> SealedSecret {
 }
 
 fn creation(id: u64) -> Write {
+    creation_in(APP, id)
+}
+
+fn creation_in(app: AppId, id: u64) -> Write {
     write(CallbackWrite::Create(CreateCallback {
-        app: APP,
+        app,
         id: CallbackId::new(id),
         url: "https://a.example/".into(),
         events: "message.*".into(),
@@ -54,7 +58,11 @@ fn patch(active: Option<bool>) -> Write {
 }
 
 fn endpoint(bench: &Bench) -> Endpoint {
-    bench.writer.ledger.committed.callbacks.get(ID).unwrap().clone()
+    endpoint_of(bench, ID)
+}
+
+fn endpoint_of(bench: &Bench, id: CallbackId) -> Endpoint {
+    bench.writer.ledger.committed.callbacks.get(id).unwrap().clone()
 }
 
 fn report(bench: &Bench, run: u32, cursor: u64, pause: Option<CallbackState>) -> Write {
@@ -130,7 +138,7 @@ fn an_endpoint_hears_of_what_comes_after_it_and_reports_of_runs_that_are_over_do
 }
 
 #[test]
-fn a_secret_ends_at_the_time_it_was_given_and_no_third_is_used() {
+fn a_secret_ends_at_the_time_it_was_given_and_no_fourth_is_used() {
     let mut bench = bench(1);
     bench.ok(creation(7));
     let rotate = |byte, until| {
@@ -143,15 +151,21 @@ fn a_secret_ends_at_the_time_it_was_given_and_no_third_is_used() {
     let (now, later) = (bench.now, bench.now.plus(500));
     bench.ok(rotate(2, later));
     assert_eq!(secrets(&bench), [(2, None), (1, Some(later))]);
+    // As after an answer that was lost: what the endpoint works with is used as long as was said.
     bench.ok(rotate(3, later.plus(900)));
-    assert_eq!(secrets(&bench), [(3, None), (2, Some(later.plus(900)))]);
-    bench.ok(rotate(4, now));
-    assert_eq!(secrets(&bench), [(4, None)], "at once");
+    let expected = [(3, None), (2, Some(later.plus(900))), (1, Some(later))];
+    assert_eq!(secrets(&bench), expected);
+    // No fourth; and none is used for longer than was said last.
+    bench.ok(rotate(4, later.plus(100)));
+    let end = Some(later.plus(100));
+    assert_eq!(secrets(&bench), [(4, None), (3, end), (2, end)]);
+    bench.ok(rotate(5, now));
+    assert_eq!(secrets(&bench), [(5, None)], "at once");
 }
 
 #[test]
 fn the_log_takes_each_event_once_and_forgetting_moves_who_is_behind() {
-    let mut bench = bench(1);
+    let mut bench = bench(2);
     bench.ok(creation(7));
     let cursor = endpoint(&bench).progress.cursor;
     let log = |n: u64| write(CallbackWrite::Log { rows: [logged(n)].into(), through: n });
@@ -167,10 +181,21 @@ fn the_log_takes_each_event_once_and_forgetting_moves_who_is_behind() {
     assert_eq!(bench.writer.ledger.committed.callbacks.log_bytes, bytes);
     assert_eq!(bench.writer.ledger.committed.callbacks.last(APP), cursor + 2);
 
-    let (through, last, missed) = (cursor + 2, cursor + 2, vec![(ID, 1), (CallbackId::new(1), 9)]);
-    bench.ok(write(CallbackWrite::Forget { through, last, bytes, missed }));
+    // Each goes on after what went of its own app's, and one that was deleted meanwhile is passed over.
+    let (other, their_id) = (AppId::new(0xb), CallbackId::new(8));
+    bench.app(other, "pk_b");
+    bench.ok(creation_in(other, 8));
+    let theirs = endpoint_of(&bench, their_id).progress.cursor;
+    let missed = vec![
+        Missed { id: ID, events: 1, through: theirs + 9 },
+        Missed { id: their_id, events: 3, through: theirs + 4 },
+        Missed { id: CallbackId::new(1), events: 9, through: theirs + 9 },
+    ];
+    bench.ok(write(CallbackWrite::Forget { through: cursor + 2, bytes, missed }));
     let of = endpoint(&bench).progress;
-    assert_eq!((of.cursor, of.missed), (cursor + 2, 1));
+    assert_eq!((of.cursor, of.missed), (theirs + 9, 1));
+    let of = endpoint_of(&bench, their_id).progress;
+    assert_eq!((of.cursor, of.missed), (theirs + 4, 3));
     assert_eq!(bench.writer.ledger.committed.callbacks.log_bytes, 0);
 }
 

@@ -3,6 +3,7 @@
 use carillon_persist::history::{BatchHistory, ForgetOutbox, OutboxEvent};
 
 use super::*;
+use crate::core::history::{Event, EventLog};
 
 fn bench(outbox_bytes_max: u64) -> Bench {
     let history = Some(HistoryConfig { outbox_bytes_max, attributes: false });
@@ -138,6 +139,7 @@ fn a_full_outbox_refuses_writes_until_the_history_has_taken_some() {
     let problem = bench.answers[&refused].result.clone().unwrap_err();
     assert_eq!((problem.status, &*problem.code), (503, "history-full"));
     assert!(problem.retry_after.is_some());
+    bench.ok(Write::RecallMessage { app: APP, id: MessageId::new(1) });
     // What is held already may end.
     let due = bench.writer.poll_timeout();
     bench.now = bench.now.max(due);
@@ -146,9 +148,12 @@ fn a_full_outbox_refuses_writes_until_the_history_has_taken_some() {
     let state = &bench.writer.ledger.committed;
     let forget = Arc::new(ForgetOutbox { through: state.events, devices: Vec::new() });
     let sent = Write::HistorySent { forget, bytes: state.outbox_bytes };
-    bench.ok(sent);
+    bench.ok(sent.clone());
     assert_eq!(bench.writer.ledger.committed.outbox_bytes, 0);
     bench.ok(create(message(1_000)));
+    let waiting = bench.writer.ledger.committed.outbox_bytes;
+    bench.ok(sent);
+    assert_eq!(bench.writer.ledger.committed.outbox_bytes, waiting, "it counts once");
 }
 
 #[test]
@@ -167,4 +172,59 @@ fn users_tokens_and_secrets_are_not_told() {
     for secret in ["abababab", "user", "token", "secret", "country"] {
         assert!(!all.contains(secret), "{secret} in {all}");
     }
+}
+
+#[test]
+fn a_fork_is_told_by_the_next_owner_if_its_own_ended_too_soon() {
+    let line = |number, after, fork| LineageEntry {
+        epoch: Epoch { number, tag: number },
+        began_after: Seq::new(after),
+        fork,
+    };
+    let told = |lines: Vec<LineageEntry>| {
+        let world = World::empty(ShardId::FIRST, Lineage::try_new(lines).unwrap());
+        let history = Some(HistoryConfig { outbox_bytes_max: 1 << 20, attributes: false });
+        let config = WriterConfig { history, ..WriterConfig::default() };
+        let mut bench = Bench::configured(config, world, Vec::new());
+        bench.app(APP, KEY);
+        let state = &bench.writer.ledger.committed;
+        // The app itself is one event.
+        (state.events - 1, state.opened)
+    };
+    let [first, fork, third] = [line(1, 0, false), line(4, 0, true), line(5, 0, false)];
+    assert_eq!(told(vec![first, fork]), (1, 4));
+    assert_eq!(told(vec![first, fork, third]), (2, 5));
+    assert_eq!(told(vec![first, line(4, 0, false), third]), (1, 5));
+}
+
+#[test]
+fn a_device_that_goes_while_no_history_is_kept_loses_its_name() {
+    let mut bench = Bench::with_app();
+    bench.ok(import(vec![line(1, 5, "KE")]));
+    bench.write(Write::DeleteDevice { app: APP, device: DeviceId::new(5) });
+    let forget = bench.batch().unwrap().history.forget.expect("a name");
+    assert_eq!(forget.through, 0);
+    assert!(forget.devices.iter().all(|of| of.device == DeviceId::new(5) && of.event > 1 << 60));
+    bench.committed();
+}
+
+#[test]
+fn data_that_kafka_would_never_take_is_left_out() {
+    let data = |text: String| serde_json::json!({"attributes": {"a": text}});
+    let mut log = EventLog::default();
+    for data in [data("a".repeat(700 << 10)), data("\u{1}".repeat(256 << 10))] {
+        let event = Event {
+            name: "device.changed",
+            change: None,
+            app: Some(APP),
+            device: Some(DeviceId::new(1)),
+            message: None,
+            data,
+        };
+        log.push(1, Millis(1), &event);
+    }
+    let row = log.row(Epoch { number: 1, tag: 1 }).unwrap();
+    let events = row.events().unwrap();
+    assert!(events[0].data.len() > 700 << 10);
+    assert_eq!(events[1].data, r#"{"too_large":1572887}"#);
 }

@@ -1,7 +1,8 @@
 //! Where the lines go: a file that is renamed when it is long or old, or standard output.
 //!
 //! What always holds of a file: it ends with a whole line whenever nothing is being written, and is no longer than its
-//! limit but for a single line that is. Only what is a file is renamed or cut; a device or a pipe is just written to.
+//! limit but for a single line that is. All that is written to it is of the format that it begins with. Only what is a
+//! file is renamed or cut; a device or a pipe is just written to.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -56,7 +57,7 @@ impl Out {
             let is_regular = fs::metadata(path).is_ok_and(|of| of.is_file());
             let text = is_regular.then(|| read_end(path).ok()).flatten()?;
             let whole = text.rsplit_once('\n')?.0;
-            order_of(whole.rsplit('\n').next()?.trim_end(), self.plan.format)
+            order_of(whole.rsplit('\n').next()?.trim_end())
         };
         // A kill may fall between a rename and the next line.
         of(&path).or_else(|| of(&numbered(&path, 1)))
@@ -146,6 +147,10 @@ impl Out {
                 if bytes < of.len() {
                     file.set_len(bytes)?;
                 }
+                if bytes > 0 && !is_of(path, self.plan.format)? {
+                    rotate(path, self.plan.rotate_keep)?;
+                    return self.open(path, header, day);
+                }
                 if bytes == 0 && !header.is_empty() {
                     file.write_all(header.as_bytes())?;
                     bytes = header.len() as u64;
@@ -197,6 +202,17 @@ fn read_end(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&end).into_owned())
 }
 
+/// Whether a file begins as those of a format do: it was another before, or the file is none of ours.
+fn is_of(path: &Path, format: EventLogFormat) -> io::Result<bool> {
+    let begin = match format {
+        EventLogFormat::Csv => CSV_HEADER,
+        EventLogFormat::Json => "{",
+    };
+    let mut found = Vec::new();
+    File::open(path)?.take(begin.len() as u64).read_to_end(&mut found)?;
+    Ok(found == begin.as_bytes())
+}
+
 /// How many bytes of a file are whole lines.
 fn whole(path: &Path, bytes: u64) -> io::Result<u64> {
     let mut file = File::open(path)?;
@@ -208,22 +224,21 @@ fn whole(path: &Path, bytes: u64) -> io::Result<u64> {
     Ok(last.map_or(from, |at| from + at as u64 + 1))
 }
 
-/// Of which event a line of ours tells.
-fn order_of(line: &str, format: EventLogFormat) -> Option<Order> {
+/// Of which event a line of ours tells, in either format: the one of the configuration may be new.
+fn order_of(line: &str) -> Option<Order> {
     #[derive(serde::Deserialize)]
     struct Line {
         epoch: u64,
         n: u64,
     }
-    match format {
-        EventLogFormat::Json => serde_json::from_str(line).ok().map(|Line { epoch, n }| (epoch, n)),
-        EventLogFormat::Csv => {
-            // Behind the data: shard, epoch, its tag, the event's number, the change's.
-            let mut fields = line.rsplit(',');
-            let n = fields.nth(1)?.parse().ok()?;
-            Some((fields.nth(1)?.parse().ok()?, n))
-        }
+    // In CSV a time comes first.
+    if line.starts_with('{') {
+        return serde_json::from_str(line).ok().map(|Line { epoch, n }| (epoch, n));
     }
+    // Behind the data: shard, epoch, its tag, the event's number, the change's.
+    let mut fields = line.rsplit(',');
+    let n = fields.nth(1)?.parse().ok()?;
+    Some((fields.nth(1)?.parse().ok()?, n))
 }
 
 #[cfg(test)]
@@ -268,7 +283,11 @@ mod tests {
         if format == EventLogFormat::Csv {
             assert_eq!(lines.next().map(str::trim_end), Some(CSV_HEADER.trim_end()));
         }
-        lines.map(|line| order_of(line, format).expect("a line of ours").1).collect()
+        let number = |line: &str| {
+            assert_eq!(line.starts_with('{'), format == EventLogFormat::Json, "{line}");
+            order_of(line).expect("a line of ours").1
+        };
+        lines.map(number).collect()
     }
 
     #[test]
@@ -314,6 +333,34 @@ mod tests {
             assert_eq!(out.last(), Some((7, 1)));
             out.write(&line(3, format)).expect("room");
             assert_eq!(numbers(&path, format), [1, 3]);
+        }
+    }
+
+    #[test]
+    fn another_format_begins_another_file_and_nothing_is_told_twice() {
+        let (json, csv) = (EventLogFormat::Json, EventLogFormat::Csv);
+        for (before, after, begun) in [(json, csv, CSV_HEADER), (csv, json, "")] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("events.log");
+            Out::new(&plan(&path, before)).write(&line(1, before)).expect("room");
+            let mut out = Out::new(&plan(&path, after));
+            assert_eq!(out.last(), Some((7, 1)));
+            out.write(&line(2, after)).expect("room");
+            assert_eq!(numbers(&numbered(&path, 1), before), [1]);
+            assert_eq!((numbers(&path, after), out.last()), (vec![2], Some((7, 2))));
+            // A file of the same format is gone on with.
+            Out::new(&plan(&path, after)).write(&line(3, after)).expect("room");
+            assert_eq!(numbers(&path, after), [2, 3]);
+            Out::new(&plan(&path, before)).write(&line(4, before)).expect("room");
+            assert_eq!(numbers(&numbered(&path, 1), after), [2, 3]);
+            assert_eq!(numbers(&path, before), [4]);
+            // Killed when no line was in the new file yet.
+            rotate(&path, 3).expect("it is there");
+            fs::write(&path, begun).expect("room");
+            let mut out = Out::new(&plan(&path, after));
+            assert_eq!(out.last(), Some((7, 4)));
+            out.write(&line(5, after)).expect("room");
+            assert_eq!(numbers(&path, after), [5]);
         }
     }
 

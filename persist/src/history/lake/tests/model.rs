@@ -146,6 +146,52 @@ async fn after_whatever_call_the_process_ends_each_row_is_there_once() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_lake_is_what_readers_see() {
+    for renames in [Renames::AtOnce, Renames::ByCopy] {
+        let mut behind = 0;
+        for at in 1.. {
+            let place = Arc::new(Place::default());
+            let way = Way::hurt(&place, renames, at, Fault::LastAfter);
+            let told = LONG.tell(&lake(way.store())).await;
+            let context = format!("{renames:?} at {at}");
+            assert_eq!(told.is_err(), way.is_hurt(), "{context}");
+            let lake = lake(Way::sound(&place, renames).store());
+            let newest = lake.chain(SOURCE).unwrap().newest().await.unwrap();
+            let newest = newest.and_then(|commit| commit.end);
+            let end = lake.end(SOURCE).await.unwrap();
+            let seen = place.rows().await;
+            let is_seen = |end: Option<u64>| {
+                let records = end.unwrap_or(0).min(LONG.records);
+                Story { records, ..LONG }.ids().is_subset(&seen)
+            };
+            let before = [16, 8].into_iter().find(|before| Some(*before) < newest);
+            if end == newest {
+                assert!(is_seen(end), "{context}");
+            } else {
+                // As little as there is to be read again; a copy is there before what is staged goes.
+                assert_eq!(end, before, "{context}");
+                assert!(is_seen(end), "{context}");
+                assert!(renames == Renames::ByCopy || !is_seen(newest), "{context}");
+                behind += 1;
+            }
+            let writer = lake.resume(SOURCE).await.unwrap();
+            assert_eq!((lake.end(SOURCE).await.unwrap(), writer.end()), (newest, newest));
+            assert!(is_all(&place, newest).await, "{context}");
+            if !way.is_hurt() {
+                break;
+            }
+        }
+        assert!(behind > 5, "{behind}");
+    }
+}
+
+/// Whether readers see the long story up to there.
+async fn is_all(place: &Place, end: Option<u64>) -> bool {
+    let records = end.unwrap_or(0).min(LONG.records);
+    place.rows().await == Story { records, ..LONG }.ids()
+}
+
+#[tokio::test]
 async fn a_commit_that_is_dropped_at_any_moment_is_made_again() {
     for (fault, renames) in
         [(Fault::WaitsBefore, Renames::AtOnce), (Fault::WaitsAfter, Renames::ByCopy)]

@@ -1,6 +1,6 @@
 use std::ops::ControlFlow;
 
-use super::super::{LakeError, Query};
+use super::super::{Fork, LakeError, Query};
 use super::faults::{Place, Renames, Way};
 use super::*;
 
@@ -160,4 +160,72 @@ async fn a_file_that_is_none_of_ours_is_reported() {
     place.inner.delete(&path).await.unwrap();
     place.inner.put(&"app=none/_SUCCESS".into(), vec![7].into()).await.unwrap();
     assert_eq!(found(&lake, &Query::first(9)).await.len(), 9);
+}
+
+/// A store: its epochs, and what it told of, by epoch and number.
+#[derive(Clone, Default)]
+struct Past {
+    epochs: Vec<u64>,
+    told: Vec<(u64, u64)>,
+}
+
+impl Past {
+    fn open(&mut self, history: &mut Vec<Record>, epoch: u64, fork: bool) {
+        let (from, events) = (self.epochs.last().copied().unwrap_or(0), self.told.len());
+        self.epochs.push(epoch);
+        let data =
+            format!(r#"{{"epoch":{epoch},"from_epoch":{from},"events":{events},"fork":{fork}}}"#);
+        self.tell(history, Fork::EVENT, data);
+    }
+
+    fn tell(&mut self, history: &mut Vec<Record>, event: &'static str, data: String) {
+        let (number, seq) = (*self.epochs.last().unwrap(), self.told.len() as u64 + 1);
+        self.told.push((number, seq));
+        let id = RecordId { shard: ShardId::FIRST, epoch: Epoch { number, tag: 1 }, seq };
+        let data = RawValue::from_string(data).unwrap();
+        history.push(Record { id, event: EventName::of(event), data, ..record(1) });
+    }
+}
+
+/// Restarts, backups and restores of any of them in every order.
+#[test]
+fn what_no_fork_cuts_off_is_what_the_store_has() {
+    for script in 0..5_usize.pow(6) {
+        let mut history = Vec::new();
+        let (mut store, mut backups) = (Past::default(), vec![Past::default()]);
+        store.open(&mut history, 1, false);
+        for step in 0..6_u32 {
+            let epoch = u64::from(step) + 2;
+            match script / 5_usize.pow(step) % 5 {
+                0 => store.open(&mut history, epoch, false),
+                1 => backups.push(store.clone()),
+                which => {
+                    store = backups[which % backups.len()].clone();
+                    store.open(&mut history, epoch, true);
+                }
+            }
+            store.tell(&mut history, "message.created", "{}".to_owned());
+        }
+        // In any order, and some of them twice.
+        let told = history.iter().chain(&history[history.len() / 2..]);
+        let forks = Fork::standing(told.filter_map(Fork::of).collect());
+        let query = Query { forks, ..Query::first(usize::MAX) };
+        let truth = history.iter().filter(|record| query.wants(record));
+        let truth: Vec<_> = truth.map(|record| (record.id.epoch.number, record.id.seq)).collect();
+        assert_eq!(truth, store.told, "{script}");
+    }
+}
+
+#[test]
+fn a_fork_that_does_not_tell_from_where_cuts_by_number_alone() {
+    let mut history = Vec::new();
+    let mut store = Past { epochs: vec![7], told: Vec::new() };
+    let data = r#"{"epoch":9,"events":2,"fork":true}"#;
+    for (event, data) in [("app.changed", "{}"); 3].into_iter().chain([(Fork::EVENT, data)]) {
+        store.tell(&mut history, event, data.to_owned());
+    }
+    let forks: Vec<Fork> = Fork::standing(history.iter().filter_map(Fork::of).collect());
+    let is_cut = |record: &Record| forks.iter().any(|fork| fork.cuts_off(record));
+    let cut: Vec<bool> = history[..3].iter().map(is_cut).collect();
+    assert_eq!(cut, [false, false, true]);
 }
