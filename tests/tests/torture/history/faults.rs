@@ -113,6 +113,7 @@ async fn round(trial: &mut Trial, load: &Load, link: Link, kill: Kill, random: &
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let lasts = Duration::from_millis(random.random_range(200..3_000));
+    let injected = trial.errors.injected();
     match link {
         Link::Fine => {}
         Link::Torn => {
@@ -155,6 +156,13 @@ async fn round(trial: &mut Trial, load: &Load, link: Link, kill: Kill, random: &
         if link != Link::Fine {
             tokio::time::sleep(lasts).await;
         }
+        // Whoever was refused a moment ago asks again after a while.
+        let said = async {
+            while link == Link::Erring && trial.errors.injected() == injected {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, said).await.expect("it asks again and again");
         trial.proxy.set(Faults::default());
         trial.errors.relent();
     };
