@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::load::{Acknowledged, CALLERS, FLEET, Load};
 use super::trial::{Trial, by_name, check};
-use super::{ROUNDS, number, say, seed};
+use super::{PATIENCE, ROUNDS, number, say, seed};
 
 const ROUNDS_IN_CI: u64 = 10;
 /// At least so many are written in a round, so that there is something to lose.
