@@ -2,15 +2,23 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::mpsc;
 
-/// A port of 127.0.0.1 that nobody listens on at this moment. Another socket may take it before it is used, so
-/// whoever starts a server on it looks whether the server came up.
+/// Below those that the system gives to outgoing connections, of which there are thousands while tests run.
+const PORTS: Range<u16> = 10_000..32_000;
+
+/// A port of 127.0.0.1 that nobody listens on at this moment. Another server may take it before it is used, so
+/// whoever starts one on it looks whether it came up.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
+    loop {
+        let port = rand::random_range(PORTS);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// 127.0.0.1 with a [`free_port`].
