@@ -56,6 +56,14 @@ impl Archiver {
         self.ended()
     }
 
+    /// How it has ended, if it has.
+    ///
+    /// # Panics
+    /// If the system does not say.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait().expect("wait for a child")
+    }
+
     /// Waits until it has ended by itself.
     ///
     /// # Panics
@@ -63,7 +71,7 @@ impl Archiver {
     pub fn ended(&mut self) -> ExitStatus {
         let asked = Instant::now();
         while asked.elapsed() < END_MAX {
-            if let Some(status) = self.process.try_wait().expect("wait for a child") {
+            if let Some(status) = self.has_ended() {
                 return status;
             }
             std::thread::sleep(LOOK_EVERY);

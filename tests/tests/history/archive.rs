@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use carillon_persist::history::kafka::{KafkaOptions, Producer};
 use carillon_persist::history::lake::{Lake, LakeOptions, Query};
@@ -19,6 +19,8 @@ use super::{PATIENCE, record, records, report};
 /// More than partitions, so that two share one.
 const SHARDS: u16 = 3;
 const PARTITIONS: u16 = 2;
+/// How long one goes on that another has taken the topic from, while something comes.
+const FENCED_MAX: Duration = Duration::from_secs(5);
 
 struct Trial {
     folder: TempDir,
@@ -162,10 +164,18 @@ async fn an_archiver_that_is_killed_at_random_writes_each_record_once() {
             let mut first = std::mem::replace(&mut archiver, second);
             if rand::random() {
                 archiver.ready().await;
-                let ended = tokio::task::spawn_blocking(move || first.ended());
-                let status = ended.await.expect("it ends");
-                assert_eq!(status.code(), Some(1), "{}", archiver.log());
-                fenced += 1;
+                let since = Instant::now();
+                // It is told when it writes, so not once nothing comes any more.
+                while first.has_ended().is_none() && !producing.is_finished() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                if let Some(status) = first.has_ended() {
+                    assert_eq!(status.code(), Some(1), "{}", archiver.log());
+                    fenced += 1;
+                } else {
+                    assert!(since.elapsed() < FENCED_MAX, "{}", first.log());
+                    first.kill9();
+                }
             } else {
                 tokio::time::sleep(Duration::from_millis(rand::random_range(0..300))).await;
                 first.kill9();
