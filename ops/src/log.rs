@@ -1,5 +1,7 @@
 //! The log: text for a person at a terminal, one JSON object a line for everything else.
 
+mod json;
+
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
@@ -19,7 +21,7 @@ pub(crate) fn start(settings: &LogSettings) {
     if text {
         log.with_ansi(terminal).init();
     } else {
-        log.json().flatten_event(true).init();
+        log.event_format(json::Lines).init();
     }
 }
 

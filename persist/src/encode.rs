@@ -60,9 +60,17 @@ pub(crate) enum Step<'a> {
     ForgetCallbackLog(u64),
 }
 
+/// Bytes of events in a row of the outbox, about: no statement is to be much longer than others.
+pub(crate) const OUTBOX_ROW_BYTES: usize = 256 * 1024;
+
+/// Events of a batch are rows of about `outbox_row_bytes` each.
+///
 /// # Errors
 /// [`StoreError::Invalid`] if the batch does not follow its head or a row has no form in the store.
-pub(crate) fn plan(batch: &StoreBatch) -> Result<Vec<Step<'_>>, StoreError> {
+pub(crate) fn plan(
+    batch: &StoreBatch,
+    outbox_row_bytes: usize,
+) -> Result<Vec<Step<'_>>, StoreError> {
     let mut steps = Vec::new();
     if let Some(changes) = &batch.changes {
         if changes.changes.is_empty() || changes.first != batch.head.next() {
@@ -133,11 +141,16 @@ pub(crate) fn plan(batch: &StoreBatch) -> Result<Vec<Step<'_>>, StoreError> {
     });
     insert(&mut steps, &PUSH_TIMES, times.collect());
     tallies(&shard, &batch.tallies, &mut steps)?;
-    history(&shard, &batch.history, &mut steps);
+    history(&shard, &batch.history, outbox_row_bytes, &mut steps);
     Ok(steps)
 }
 
-fn history<'a>(shard: &Cell<'static>, history: &'a BatchHistory, steps: &mut Vec<Step<'a>>) {
+fn history<'a>(
+    shard: &Cell<'static>,
+    history: &'a BatchHistory,
+    outbox_row_bytes: usize,
+    steps: &mut Vec<Step<'a>>,
+) {
     // First, so that a device that is forgotten and met again in one batch has a name after it.
     steps.extend(history.forget.as_ref().map(Step::ForgetOutbox));
     let names = history.pseudonyms.iter().flat_map(|row| {
@@ -154,16 +167,18 @@ fn history<'a>(shard: &Cell<'static>, history: &'a BatchHistory, steps: &mut Vec
     insert(steps, &CALLBACK_LOG, log);
     insert(steps, &CALLBACK_HEADS, heads);
     let Some(row) = &history.outbox else { return };
-    let cells = vec![
-        shard.clone(),
-        Cell::Int(row.first),
-        Cell::Int(row.epoch.number),
-        Cell::Int(row.epoch.tag),
-        Cell::Int(row.events.into()),
-        Cell::Int(row.payload.len() as u64),
-        Cell::Blob(&row.payload),
-    ];
-    insert(steps, &OUTBOX, cells);
+    let cells = row.pieces(outbox_row_bytes).flat_map(|(first, events, payload)| {
+        [
+            shard.clone(),
+            Cell::Int(first),
+            Cell::Int(row.epoch.number),
+            Cell::Int(row.epoch.tag),
+            Cell::Int(events.into()),
+            Cell::Int(payload.len() as u64),
+            Cell::Blob(payload),
+        ]
+    });
+    insert(steps, &OUTBOX, cells.collect());
     insert(steps, &EVENT_HEADS, vec![shard.clone(), Cell::Int(row.last())]);
 }
 

@@ -16,7 +16,6 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Opts, OptsBuilder};
 
 use crate::callback::stored as callback;
-use crate::encode::plan;
 use crate::epoch::{Holding, Verdict, judge_claim};
 use crate::history::{self, OutboxRow, PseudonymRow, stored};
 use crate::migrate::{self, CREATE_VERSIONS, SELECT_VERSION};
@@ -363,10 +362,14 @@ impl Store for MysqlStore {
 
     async fn commit(&mut self, batch: &StoreBatch) -> Result<Committed, CommitError> {
         let refused = |source| CommitError::Refused { source };
-        let steps = plan(batch).map_err(refused)?;
         let mut link = self.take().await.map_err(refused)?;
-        let packets = script::packets(batch, &steps, link.dialect).map_err(refused)?;
-        drop(steps);
+        let packets = match script::packets(batch, link.dialect) {
+            Ok(packets) => packets,
+            Err(source) => {
+                self.link = Some(link);
+                return Err(refused(source));
+            }
+        };
         let mut committed = Committed::default();
         for (index, packet) in packets.iter().enumerate() {
             let changed = match link.run_counted(&packet.sql, packet.statements).await {

@@ -319,6 +319,14 @@ impl Beside {
         self.0.ready(ops).await;
     }
 
+    /// As [`Cluster::stop_central`].
+    ///
+    /// # Panics
+    /// As there.
+    pub fn stop(&mut self) {
+        self.0.stop();
+    }
+
     /// Whether it ended by itself, and how.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.0.ended()

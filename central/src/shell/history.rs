@@ -140,6 +140,8 @@ async fn publish(
     pause: &mut Duration,
 ) -> Result<(), PublishError> {
     let store = open_store(&of.store).await?;
+    // Of nothing: who owns the shard no longer hears of it here, before it takes the lake from who does.
+    of.forget(ForgetOutbox { through: 0, devices: Vec::new() }, 0).await?;
     let opening = Sink::open(of.plan.sink.clone(), of.shared.shard);
     let sink = meanwhile.during(None, followers, opening).await?;
     let mut changed = of.shared.subscribe();

@@ -1,8 +1,11 @@
 //! The outbox: what a batch has to tell, in the very transaction that makes it true.
 //!
-//! A row holds the events of one batch, so that telling costs a batch one row whatever happened in it. Their numbers
-//! follow from the row's first, and no event has a number that another of its epoch had. Devices are named by their ids
+//! A row holds the events of one batch, so that telling costs a batch one row whatever happened in it; only a batch with
+//! more of them than a statement should carry has several. Their numbers follow from the row's first, and no event has a
+//! number that another of its epoch had. Devices are named by their ids
 //! here, as everywhere in the store; a [`Pseudonym`] takes their place when the events leave it.
+
+use std::iter;
 
 use bytes::Bytes;
 use carillon_world::{AppId, DeviceId, Epoch, MessageId, Millis, Seq, ShardId};
@@ -26,7 +29,7 @@ pub struct OutboxEvent<'a> {
     pub data: &'a str,
 }
 
-/// The events of one batch.
+/// The events of one batch, or a part of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxRow {
     pub epoch: Epoch,
@@ -99,6 +102,30 @@ impl OutboxRow {
     /// The number of the last event.
     pub fn last(&self) -> u64 {
         self.first + u64::from(self.events) - 1
+    }
+
+    /// The row in pieces of at most so many bytes, or of one event that has more: the number of the first, how many there
+    /// are, and their part of the payload.
+    pub(crate) fn pieces(&self, bytes_max: usize) -> impl Iterator<Item = (u64, u32, &[u8])> {
+        let (mut first, mut rest) = (self.first, &self.payload[..]);
+        iter::from_fn(move || {
+            let (mut events, mut bytes) = (0, 0);
+            if rest.len() <= bytes_max {
+                // Most often the whole row.
+                (events, bytes) = (self.events - (first - self.first) as u32, rest.len());
+            }
+            while let Some((length, _)) = rest[bytes..].split_first_chunk::<4>() {
+                let end = bytes + 4 + u32::from_le_bytes(*length) as usize;
+                if events > 0 && end > bytes_max {
+                    break;
+                }
+                (events, bytes) = (events + 1, end);
+            }
+            let (piece, more) = rest.split_at(bytes);
+            let at = first;
+            (first, rest) = (first + u64::from(events), more);
+            (events > 0).then_some((at, events, piece))
+        })
     }
 
     /// # Errors
@@ -186,5 +213,46 @@ mod tests {
             let torn = OutboxRow { events, payload: row.payload.slice(..bytes), ..row.clone() };
             torn.events().unwrap_err();
         }
+    }
+
+    fn row(data: &[&str]) -> OutboxRow {
+        let mut payload = Vec::new();
+        for data in data {
+            let of = OutboxEvent {
+                event: "a.b",
+                at: Millis(1),
+                change: None,
+                app: None,
+                device: None,
+                message: None,
+                data,
+            };
+            of.write(&mut payload);
+        }
+        let epoch = Epoch { number: 1, tag: 2 };
+        OutboxRow { epoch, first: 7, events: data.len() as u32, payload: payload.into() }
+    }
+
+    #[test]
+    fn pieces_of_a_row_are_its_events_in_their_order() {
+        let long = format!("\"{}\"", "x".repeat(500));
+        let data = ["{}", "1", &long, "2", "3", &long, &long, "4"];
+        let row = row(&data);
+        let whole = row.payload.len();
+        for bytes_max in 0..=whole + 1 {
+            let (mut next, mut found) = (row.first, Vec::new());
+            for (first, events, payload) in row.pieces(bytes_max) {
+                assert_eq!(first, next);
+                assert!(events == 1 || (events > 0 && payload.len() <= bytes_max), "{bytes_max}");
+                let payload = payload.to_vec().into();
+                let piece = OutboxRow { epoch: row.epoch, first, events, payload };
+                found.extend(piece.events().unwrap().iter().map(|event| event.data.to_owned()));
+                next = piece.last() + 1;
+            }
+            assert_eq!(found, data, "{bytes_max}");
+        }
+        assert_eq!(row.pieces(whole).count(), 1);
+        assert_eq!(row.pieces(whole - 1).count(), 2);
+        assert_eq!(row.pieces(0).count(), data.len());
     }
 }

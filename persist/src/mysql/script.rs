@@ -3,7 +3,7 @@
 use carillon_world::{AppId, MessageId};
 
 use crate::callback::stored::{forget_endpoint, forget_log};
-use crate::encode::{Cell, Step, standing};
+use crate::encode::{Cell, OUTBOX_ROW_BYTES, Step, plan, standing};
 use crate::history::{EndedDevice, ForgetOutbox};
 use crate::names::Named;
 use crate::tables::{
@@ -14,6 +14,8 @@ use crate::{Erase, ForgetKeys, OldCounts, StoreBatch, StoreError};
 
 /// Rows a statement at most. More gains nothing and makes the server's parser hold much at once.
 const ROWS_MAX: usize = 1024;
+/// What a statement with one row of the outbox has beside the events, at most.
+const OUTBOX_BESIDE_BYTES: usize = 1024;
 const DIGITS: [u8; 16] = *b"0123456789abcdef";
 const COMMIT: &str = "COMMIT";
 const SEPARATOR: &str = ";\n";
@@ -45,14 +47,11 @@ pub(super) enum Counted {
 /// The packets of a batch, each but a very large row at most 80% of what the server takes. Only the last has a COMMIT.
 ///
 /// # Errors
-/// [`StoreError::Invalid`] if one row is more than the server takes.
-pub(super) fn packets(
-    batch: &StoreBatch,
-    steps: &[Step<'_>],
-    dialect: Dialect,
-) -> Result<Vec<Packet>, StoreError> {
+/// [`StoreError::Invalid`] if a row has no form in the store, or is more than the server takes.
+pub(super) fn packets(batch: &StoreBatch, dialect: Dialect) -> Result<Vec<Packet>, StoreError> {
     let shard = batch.shard.get();
     let bytes_max = dialect.packet_bytes_max / 10 * 8;
+    let steps = plan(batch, outbox_row_bytes(bytes_max))?;
     let mut script = Script { sent: Vec::new(), open: Packet::default(), bytes_max, dialect };
     script.statement("START TRANSACTION");
     script.statement(&format!(
@@ -68,7 +67,7 @@ pub(super) fn packets(
     script.statement(&format!(
         "INSERT INTO fence (shard, held) VALUES ({shard}, IF(ROW_COUNT() = 1, 1, NULL)) ON DUPLICATE KEY UPDATE held = 1"
     ));
-    for step in steps {
+    for step in &steps {
         match step {
             Step::Insert { table, cells } => script.insert(table, cells),
             Step::State { app, message, seq, state } => {
@@ -154,6 +153,11 @@ pub(super) fn packets(
         }
     }
     script.finish()
+}
+
+/// What of the events of a batch is one row: as hexadecimal it takes twice the bytes, beside numbers and columns.
+fn outbox_row_bytes(packet_bytes: usize) -> usize {
+    OUTBOX_ROW_BYTES.min(packet_bytes.saturating_sub(OUTBOX_BESIDE_BYTES) / 2)
 }
 
 /// Every statement finds its rows through an index by what changed above `from`: the joins begin there, whatever the
@@ -333,8 +337,7 @@ mod tests {
     use carillon_world::{Batch, Change, DeviceId, Epoch, Millis, Seq, ShardId};
 
     use super::*;
-    use crate::encode::plan;
-    use crate::history::BatchHistory;
+    use crate::history::{BatchHistory, OutboxEvent, OutboxRow};
     use crate::{BatchUpkeep, IdempotencyRow, ReceiptRow, Tallies};
 
     fn batch(changes: u64, receipts: u64, text: &str) -> StoreBatch {
@@ -368,11 +371,7 @@ mod tests {
     }
 
     fn packets_of(batch: &StoreBatch, packet_bytes_max: usize) -> Result<Vec<Packet>, StoreError> {
-        packets(
-            batch,
-            &plan(batch).unwrap(),
-            Dialect { packet_bytes_max, backslash_escapes: false },
-        )
+        packets(batch, Dialect { packet_bytes_max, backslash_escapes: false })
     }
 
     #[test]
@@ -402,6 +401,27 @@ mod tests {
             rows += packet.sql.matches("),(").count() + packet.sql.matches("VALUES (0,").count();
         }
         assert_eq!(rows, 20_000 + 1, "tombstones, erasures, hours, books, receipts and the fence");
+    }
+
+    #[test]
+    fn events_of_a_batch_are_as_many_rows_as_the_server_takes() {
+        let data = format!("\"{}\"", "x".repeat(1_000));
+        let mut payload = Vec::new();
+        for _ in 0..300 {
+            let (app, device, message) = (None, None, None);
+            let (event, at) = ("a.b", Millis(1));
+            OutboxEvent { event, at, change: None, app, device, message, data: &data }
+                .write(&mut payload);
+        }
+        let mut batch = batch(1, 0, "");
+        let row = OutboxRow { epoch: batch.epoch, first: 1, events: 300, payload: payload.into() };
+        batch.history.outbox = Some(row);
+        for (packet_bytes_max, events) in [(8_192, 2), (65_536, 25), (1 << 24, 256)] {
+            let packets = packets_of(&batch, packet_bytes_max).unwrap();
+            let sql: Vec<&str> = packets.iter().map(|packet| packet.sql.as_str()).collect();
+            let rows = sql.concat().matches(",5,18446744073709551615,").count();
+            assert_eq!(rows, 300_usize.div_ceil(events), "{packet_bytes_max}");
+        }
     }
 
     #[test]

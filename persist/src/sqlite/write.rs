@@ -7,7 +7,7 @@ use rusqlite::{DropBehavior, ErrorCode, ToSql, Transaction, params, params_from_
 
 use super::{Fields, Worker, begin, down, signed};
 use crate::callback::stored::{forget_endpoint, forget_log};
-use crate::encode::{Cell, Step, plan, standing};
+use crate::encode::{Cell, OUTBOX_ROW_BYTES, Step, plan, standing};
 use crate::history::{EndedDevice, ForgetOutbox};
 use crate::names::Named;
 use crate::read::{self, SELECT_LEASE};
@@ -52,7 +52,7 @@ const FORGET_PSEUDONYM: &str =
 impl Worker {
     pub(super) fn commit(&mut self, batch: &StoreBatch) -> Result<Committed, CommitError> {
         let refused = |source| CommitError::Refused { source };
-        let steps = plan(batch).map_err(refused)?;
+        let steps = plan(batch, OUTBOX_ROW_BYTES).map_err(refused)?;
         self.connection().map_err(refused)?;
         let connection = self.connection.as_mut().expect("just opened");
         let written = begin(connection)

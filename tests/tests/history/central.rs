@@ -7,8 +7,9 @@ use std::time::Duration;
 use carillon_persist::history::lake::{Lake, LakeOptions, Query};
 use carillon_persist::history::{OutboxKept, Record};
 use carillon_persist::{AnyStore, Store as _, StoreOptions, StoreUrl};
-use carillon_tests::admin::text;
+use carillon_tests::admin::{Admin, text};
 use carillon_tests::cluster::{Cluster, Store};
+use carillon_tests::process::free_address;
 use carillon_world::ShardId;
 use serde_json::{Value, json};
 
@@ -145,4 +146,41 @@ async fn all_that_was_committed_is_in_the_lake_once_over_kills_with_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_that_was_committed_is_in_the_lake_once_over_kills_with_mariadb() {
     kills(Store::MariaDb).await;
+}
+
+/// Another owner writes, and nobody asks the old one for anything: it ends all the same, and the lake stays the new one's.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_owner_that_was_deposed_hears_of_it_and_leaves_the_lake_alone() {
+    let mut cluster = Cluster::start_with(Store::Sqlite, &FLAGS, &[]).await;
+    write(&cluster, Duration::from_millis(200)).await;
+    let (listen, stream) = (free_address(), free_address());
+    let data = cluster.data();
+    let store = format!("sqlite:{}", data.join("carillon.db").display());
+    let flags = [
+        ("--data", data.display().to_string()),
+        ("--central-store", store),
+        ("--central-listen", listen.to_string()),
+        ("--central-stream-listen", stream.to_string()),
+        ("--history-flush-every", "300ms".to_owned()),
+    ];
+    let flags: Vec<&str> = flags.iter().flat_map(|(flag, value)| [*flag, value.as_str()]).collect();
+    let mut rival = cluster.beside("rival", "central", &flags);
+    rival.ready(listen).await;
+    let mut admin = Admin::new(&format!("http://{listen}"), &cluster.admin().token);
+    let began = tokio::time::Instant::now();
+    for n in 0.. {
+        let app = json!({"name": format!("rival {n}"), "environment": "sandbox"});
+        admin.ok("POST", "/v1/apps", app).await;
+        if cluster.central_ended().is_some() {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "the old owner goes on\n{}", cluster.central_log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(cluster.central_log().contains("central gives the shard up"));
+    rival.stop();
+    let kept = outbox(&cluster).await;
+    assert_eq!(kept.bytes, 0, "{kept:?}");
+    check(&lake(&cluster).await, kept.head);
+    assert!(!rival.log().contains("the history cannot be written"), "{}", rival.log());
 }

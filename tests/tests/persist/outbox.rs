@@ -1,10 +1,10 @@
 //! What the store does with the events of batches, and with the names of devices in the history.
 
 use carillon_persist::history::{
-    EndedDevice, ForgetOutbox, OutboxKept, OutboxRow, Pseudonym, PseudonymRow,
+    EndedDevice, ForgetOutbox, OutboxEvent, OutboxKept, OutboxRow, Pseudonym, PseudonymRow,
 };
 use carillon_persist::{Store as _, StoreBatch};
-use carillon_world::{AppId, DeviceId, ShardId};
+use carillon_world::{AppId, DeviceId, Millis, ShardId};
 
 use crate::suite::{DATABASE, claim, options, side_rows};
 use crate::{Bench, open};
@@ -87,6 +87,44 @@ pub(crate) async fn run(bench: &impl Bench, shard: ShardId) {
     let shown = format!("SELECT device, pseudonym FROM pseudonyms_view WHERE shard = {shard}");
     let shown = bench.sql(DATABASE, &shown);
     assert!(shown.contains(&format!("0000000000000001\t{}", "08".repeat(16))), "{shown}");
+}
+
+/// A batch with more events than a row should have.
+pub(crate) async fn many_events_of_one_batch(bench: &impl Bench, shard: ShardId) {
+    const EVENTS: u32 = 5_000;
+    let mut store = open(bench, DATABASE, &options()).await.unwrap();
+    let opening = store.begin_epoch(shard, claim(1)).await.unwrap();
+    let mut payload = Vec::new();
+    for n in 0..EVENTS {
+        let data = format!("{{\"n\":{n},\"text\":\"{}\"}}", "x".repeat(n as usize % 500));
+        OutboxEvent {
+            event: "a.b",
+            at: Millis(n.into()),
+            change: None,
+            app: None,
+            device: None,
+            message: None,
+            data: &data,
+        }
+        .write(&mut payload);
+    }
+    let bytes = payload.len() as u64;
+    let row = OutboxRow { epoch: opening.epoch, first: 1, events: EVENTS, payload: payload.into() };
+    let mut batch: StoreBatch = side_rows(shard, opening.epoch, opening.head);
+    batch.history.outbox = Some(row.clone());
+    store.commit(&batch).await.unwrap();
+    let kept = store.load_kept(shard).await.unwrap().outbox;
+    assert_eq!(kept, OutboxKept { head: EVENTS.into(), bytes });
+    let rows = store.outbox(shard, 0, u64::MAX).await.unwrap();
+    assert!(rows.len() > 3 && rows.iter().all(|row| row.payload.len() <= 256 * 1024));
+    let events: Vec<_> = rows.iter().flat_map(|row| row.events().unwrap()).collect();
+    assert_eq!(events, row.events().unwrap());
+    // A part of a batch may be told before the rest.
+    let through = rows[0].last();
+    let mut batch = side_rows(shard, opening.epoch, opening.head);
+    batch.history.forget = Some(ForgetOutbox { through, devices: Vec::new() });
+    store.commit(&batch).await.unwrap();
+    assert_eq!(store.outbox(shard, through, u64::MAX).await.unwrap(), rows[1..]);
 }
 
 pub(crate) async fn names_outlive_the_migration_that_dates_them(bench: &impl Bench) {

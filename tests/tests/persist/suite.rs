@@ -22,7 +22,7 @@ pub(crate) fn options() -> StoreOptions {
     StoreOptions {
         connect_timeout: Duration::from_millis(500),
         read_timeout: Duration::from_secs(10),
-        shards: 21,
+        shards: 22,
         loaders: NonZeroUsize::MIN,
         allow_unsafe: false,
         ..StoreOptions::default()
@@ -127,6 +127,7 @@ pub(crate) async fn run(bench: &mut impl Bench) {
     a_load_under_another_owner_is_refused(bench, shard(17)).await;
     tallies::run(bench, shard(18)).await;
     outbox::run(bench, shard(19)).await;
+    outbox::many_events_of_one_batch(bench, shard(21)).await;
     outbox::names_outlive_the_migration_that_dates_them(bench).await;
     callbacks::run(bench, shard(20)).await;
     purge::run(bench).await;

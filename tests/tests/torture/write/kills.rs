@@ -189,6 +189,10 @@ pub(super) async fn run(store: Store) {
     assert!(least >= ROUND_MIN, "a round had {least} acknowledged writes");
     assert!(acknowledged >= WHOLE_MIN, "{acknowledged} acknowledged writes");
     assert!(in_batch * 3 >= rounds, "{in_batch} of {rounds} kills were in a batch");
+    // Whatever the server's packets, it takes all batches.
+    let log = trial_of.cluster.central_log();
+    let refused: Vec<&str> = log.lines().filter(|l| l.contains("refused a batch")).collect();
+    assert!(refused.is_empty(), "{refused:#?}");
     all_kinds(&kinds, &[]);
 }
 
