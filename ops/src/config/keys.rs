@@ -102,7 +102,8 @@ settings! {
         ops_listen: ListenAt = "off",
         /// Where edges connect (TLS).
         stream_listen: SocketAddr = "127.0.0.1:7701",
-        /// The database. Not set: an SQLite file `carillon.db` in the data folder.
+        /// The database. Not set: an SQLite file `carillon.db` in the data folder. A server has to take packets of 4 MiB
+        /// (`max_allowed_packet`), which is less than servers come with.
         store: Option<StoreUrl> = "",
         /// Password of the user that `store` names, so that it need not stand in the URL.
         store_password: Option<Password> = "",

@@ -262,6 +262,10 @@ async fn reach_devices(bench: &mut Bench) {
     bench.written(Call::to(RECALL, &[&app.id, &over])).await;
     holds(&mut vip, &[&to_vips]).await;
     holds(&mut other, &[&to_plain]).await;
+    for phone in [&vip, &other] {
+        let (_, device) = phone.status().registered.expect("it polled");
+        bench.reported(&app, &device.to_string()).await;
+    }
     bench.written(put(&app, "vips", "not #vip")).await;
     holds(&mut vip, &[&to_plain]).await;
     holds(&mut other, &[&to_vips]).await;

@@ -199,4 +199,6 @@ async fn starts_and_ends_survive_a_restart(bench: &mut Bench) {
         becomes(bench, &app, id, state).await;
     }
     holds(&mut phone, &[&always, &starts, &later_start]).await;
+    let (_, device) = phone.status().registered.expect("it polled");
+    bench.reported(&app, &device.to_string()).await;
 }
