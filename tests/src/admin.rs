@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use carillon_client::HttpTransport;
-use http::{HeaderMap, Request};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Request};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -85,6 +86,14 @@ impl Admin {
             .header("content-type", "application/json")
             .body(body.into())
             .expect("a request")
+    }
+
+    /// An import into an app, given by its path: one JSON object a line.
+    pub fn import(&self, app: &str, lines: &[String]) -> Request<Bytes> {
+        let mut request = self.request("POST", &format!("{app}/devices:import"), lines.join("\n"));
+        let kind = HeaderValue::from_static("application/x-ndjson");
+        request.headers_mut().insert(CONTENT_TYPE, kind);
+        request
     }
 
     /// Calls with a JSON body, none for null.

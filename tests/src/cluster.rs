@@ -24,6 +24,22 @@ const START_MAX: Duration = Duration::from_secs(60);
 const STOP_MAX: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+const STORE_FILE: &str = "carillon.db";
+
+/// Puts the SQLite store of one folder in the place of another's, as a backup is made and restored.
+///
+/// # Panics
+/// If a file cannot be copied.
+pub fn copy_store(from: &Path, to: &Path) {
+    for end in ["", "-wal", "-shm"] {
+        let name = format!("{STORE_FILE}{end}");
+        let _ = std::fs::remove_file(to.join(&name));
+        if from.join(&name).exists() {
+            std::fs::copy(from.join(&name), to.join(&name)).expect("copy the store");
+        }
+    }
+}
+
 /// Which store central has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Store {
@@ -189,6 +205,19 @@ impl Cluster {
     /// Central's data folder.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    /// Central's store, as its flag takes it.
+    pub fn store_url(&self) -> String {
+        match &self.mariadb {
+            Some(server) => server.url("carillon"),
+            None => format!("sqlite:{}", self.store_file().display()),
+        }
+    }
+
+    /// The file that central has where the store is SQLite.
+    pub fn store_file(&self) -> PathBuf {
+        self.data().join(STORE_FILE)
     }
 
     fn secret(&self, file: &str) -> String {

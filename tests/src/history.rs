@@ -9,6 +9,7 @@ mod errors;
 mod moves;
 mod s3;
 mod tls_front;
+mod told;
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ pub use errors::{BrokerError, BrokerErrors};
 pub use moves::Moves;
 pub use s3::S3;
 pub use tls_front::TlsFront;
+pub use told::{by_name, check_told, outbox, read_lake};
 
 use crate::process::{end, spawn_from_lasting_thread};
 

@@ -56,11 +56,7 @@ impl PushBench {
         while next < self.devices {
             let lines: Vec<String> = (next..self.devices.min(next + LINES)).map(line).collect();
             next += lines.len() as u64;
-            let path = format!("{}/devices:import", self.path);
-            let mut request = self.admin.request("POST", &path, lines.join("\n"));
-            let kind = "application/x-ndjson".parse().expect("a header");
-            request.headers_mut().insert("content-type", kind);
-            let answer = self.admin.send(request).await;
+            let answer = self.admin.send(self.admin.import(&self.path, &lines)).await;
             assert_eq!(answer.json()["created"], lines.len(), "{answer:?}");
         }
     }

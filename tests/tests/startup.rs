@@ -33,7 +33,7 @@ fn sql(cluster: &Cluster, statement: &str) {
     match &cluster.mariadb {
         Some(server) => drop(server.sql(&format!("USE carillon; {statement}"))),
         None => {
-            let file = cluster.data().join("carillon.db");
+            let file = cluster.store_file();
             let connection = rusqlite::Connection::open(file).expect("central's file");
             connection.execute_batch(statement).expect("a statement");
         }
@@ -119,7 +119,7 @@ async fn a_store_that_cannot_be_loaded_is_told_with_advice_on_mariadb() {
 async fn a_file_that_is_no_database_is_told_with_advice() {
     let mut cluster = Cluster::start(Store::Sqlite, 0).await;
     cluster.stop_central();
-    let file = cluster.data().join("carillon.db");
+    let file = cluster.store_file();
     let whole = std::fs::read(&file).expect("central's file");
     assert!(whole.len() > 8192 && !file.with_extension("db-wal").exists(), "a closed database");
     for (from, says) in [(4096, "malformed"), (0, "not a database")] {

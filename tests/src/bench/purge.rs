@@ -195,7 +195,7 @@ fn sql(cluster: &Cluster, statement: &str) -> Result<String, BenchError> {
         return Ok(server.sql(&format!("USE carillon; {statement}")));
     }
     let run = || -> rusqlite::Result<String> {
-        let connection = rusqlite::Connection::open(cluster.data().join("carillon.db"))?;
+        let connection = rusqlite::Connection::open(cluster.store_file())?;
         connection.busy_timeout(Duration::from_secs(30))?;
         let mut statement = connection.prepare(statement)?;
         if statement.column_count() == 0 {

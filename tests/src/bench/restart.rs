@@ -151,11 +151,7 @@ fn spread(n: u64) -> u64 {
 /// Writes the app and its devices straight into the store.
 async fn fill(cluster: &Cluster) -> Result<(), BenchError> {
     let failed = |error: &dyn std::error::Error| BenchError(format!("fill: {error}"));
-    let url = match &cluster.mariadb {
-        Some(server) => server.url("carillon"),
-        None => format!("sqlite:{}", cluster.data().join("carillon.db").display()),
-    };
-    let url = url.parse().map_err(|error| failed(&error))?;
+    let url = cluster.store_url().parse().map_err(|error| failed(&error))?;
     let mut store =
         AnyStore::open(&url, &StoreOptions::default()).await.map_err(|error| failed(&error))?;
     let claim = EpochClaim { tag: 77, held: None, number_min: 0, fork: false };

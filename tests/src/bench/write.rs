@@ -140,7 +140,7 @@ async fn again(cluster: &Cluster, store: Store, import: Importing) -> Result<(),
 fn work_of(cluster: &Cluster) -> Work {
     match &cluster.mariadb {
         Some(server) => mariadb_work(server),
-        None => sqlite_work(&cluster.data().join("carillon.db")),
+        None => sqlite_work(&cluster.store_file()),
     }
 }
 
@@ -157,7 +157,7 @@ fn sqlite_work(file: &Path) -> Work {
 async fn write_bare(mut cluster: Cluster) -> Result<(Duration, Work), BenchError> {
     cluster.stop_central();
     let Some(server) = cluster.mariadb.take() else {
-        let file = cluster.data().join("carillon.db");
+        let file = cluster.store_file();
         let other = cluster.data().join("bare.db");
         make_tables(&format!("sqlite:{}", other.display())).await?;
         let written = tokio::task::spawn_blocking(move || {

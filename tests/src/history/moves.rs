@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
 use serde_json::json;
 
 use crate::admin::{Admin, text};
@@ -52,10 +51,7 @@ impl Moves {
             let lines: Vec<String> = (from + 1..=until)
                 .map(|id| json!({"id": format!("{id:016x}"), "groups": [group]}).to_string())
                 .collect();
-            let target = format!("{}/devices:import", self.path);
-            let mut request = self.admin.request("POST", &target, lines.join("\n"));
-            let kind = HeaderValue::from_static("application/x-ndjson");
-            request.headers_mut().insert("content-type", kind);
+            let request = self.admin.import(&self.path, &lines);
             let begun_at = Instant::now();
             let done = self.admin.send(request).await.json();
             slowest = slowest.max(begun_at.elapsed());

@@ -1,6 +1,5 @@
 //! The store goes away, central is killed, and another central takes the shard.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -42,7 +41,7 @@ enum Outage {
 impl Outage {
     fn begin(cluster: &mut Cluster, kill: bool) -> Outage {
         let Some(server) = &mut cluster.mariadb else {
-            let file = rusqlite::Connection::open(database(cluster)).expect("open the file");
+            let file = rusqlite::Connection::open(cluster.store_file()).expect("open the file");
             file.busy_timeout(PATIENCE).expect("set");
             file.execute_batch("BEGIN IMMEDIATE").expect("lock");
             return Outage::Locked(file);
@@ -61,10 +60,6 @@ impl Outage {
             Outage::Stopped => cluster.mariadb.as_mut().expect("it was stopped").restart(),
         }
     }
-}
-
-fn database(cluster: &Cluster) -> PathBuf {
-    cluster.data().join("carillon.db")
 }
 
 /// A device of the app that enrols at the edge; gives its session.
@@ -213,10 +208,7 @@ pub(crate) async fn deposed(store: Store) {
     let messages = format!("/v1/apps/{}/messages", text(&app, "id"));
     let before = old.call("POST", &messages, json!({"to": "all", "body": "before"})).await;
     let (listen, stream) = (free_address(), free_address());
-    let url = match &cluster.mariadb {
-        Some(server) => server.url("carillon"),
-        None => format!("sqlite:{}", database(&cluster).display()),
-    };
+    let url = cluster.store_url();
     let data = cluster.data().display().to_string();
     let flags = [
         ("--data", data.as_str()),

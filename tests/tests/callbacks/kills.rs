@@ -2,13 +2,12 @@
 //! and none that is not.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::time::Duration;
 
 use carillon_persist::history::Record;
-use carillon_persist::history::lake::{Lake, LakeOptions, Query};
 use carillon_tests::callbacks::{Behaviour, verify};
 use carillon_tests::cluster::{Cluster, Store};
+use carillon_tests::history::read_lake;
 use serde_json::{Value, json};
 
 use crate::PATIENCE;
@@ -16,19 +15,6 @@ use crate::bench::{Bench, Endpoint, is_idle, new_app};
 
 const KILLS: u64 = 6;
 const FLAGS: [&str; 2] = ["--history-flush-every", "300ms"];
-
-async fn lake(cluster: &Cluster) -> Vec<Record> {
-    let url = cluster.data().join("history").display().to_string();
-    let lake = Lake::open(&LakeOptions::new(url.parse().expect("an absolute path"))).expect("open");
-    let mut records = Vec::new();
-    let sink = |record| {
-        records.push(record);
-        ControlFlow::Continue(())
-    };
-    lake.read(&Query::first(10_000_000), sink).await.expect("read the lake");
-    records.sort_by_key(|record| record.id.order());
-    records
-}
 
 /// Writes in both apps until central is killed.
 async fn write(cluster: &Cluster, apps: [&str; 2], until: Duration) {
@@ -48,12 +34,7 @@ async fn write(cluster: &Cluster, apps: [&str; 2], until: Duration) {
                 let lines: Vec<String> = (0..5)
                     .map(|_| json!({"id": format!("{:016x}", rand::random::<u64>())}).to_string())
                     .collect();
-                let mut request =
-                    admin.request("POST", &format!("{path}/devices:import"), lines.join("\n"));
-                request
-                    .headers_mut()
-                    .insert("content-type", "application/x-ndjson".parse().expect("a header"));
-                request
+                admin.import(path, &lines)
             }
             _ => admin.request(
                 "POST",
@@ -120,7 +101,7 @@ async fn kills(store: Store) {
         assert_eq!((&found["failed"], &found["missed"]), (&json!(0), &json!(0)), "{found}");
     }
     bench.cluster.stop_central();
-    let records = lake(&bench.cluster).await;
+    let records = read_lake(&bench.cluster.data().join("history")).await;
     let mut all = 0;
     for (at, endpoint, app, events) in [
         ("/mine", &mine, &apps[0], &["message.created", "message.state", "device.created"][..]),

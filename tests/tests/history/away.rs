@@ -9,12 +9,12 @@ use carillon_persist::history::lake::{Lake, Query};
 use carillon_tests::admin::text;
 use carillon_tests::callbacks::Receiver;
 use carillon_tests::cluster::{Cluster, Store, ops_get};
-use carillon_tests::history::S3;
+use carillon_tests::history::{S3, check_told, outbox};
 use carillon_tests::proxy::{Arrivals, Faults, Proxy};
 use carillon_tests::pushes::metric;
 use serde_json::json;
 
-use super::central::{check, outbox, write};
+use super::central::write;
 use super::{PATIENCE, report};
 
 const WRITES: Duration = Duration::from_secs(2);
@@ -89,7 +89,7 @@ async fn a_lake_that_is_away_holds_up_nobody_and_has_all_in_the_end() {
     };
     lake.read(&Query::first(10_000_000), sink).await.expect("read the lake");
     records.sort_by_key(|record| record.id.order());
-    check(&records, outbox(&cluster).await.head);
+    check_told(&records, outbox(&cluster).await.head);
     report(&format!("history, lake away: {waited} bytes waited, {} events", records.len()));
     assert!(records.len() > 500, "{}", records.len());
 }

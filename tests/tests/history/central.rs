@@ -1,16 +1,13 @@
 //! From a change to the lake: central alone, with its own files, killed at any moment.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use carillon_persist::history::lake::{Lake, LakeOptions, Query};
-use carillon_persist::history::{OutboxKept, Record};
-use carillon_persist::{AnyStore, Store as _, StoreOptions, StoreUrl};
+use carillon_persist::history::Record;
 use carillon_tests::admin::{Admin, text};
 use carillon_tests::cluster::{Cluster, Store};
+use carillon_tests::history::{by_name, check_told, outbox, read_lake};
 use carillon_tests::process::free_address;
-use carillon_world::ShardId;
 use serde_json::{Value, json};
 
 use super::{PATIENCE, report};
@@ -19,29 +16,7 @@ const KILLS: u64 = 6;
 pub(super) const FLAGS: [&str; 2] = ["--history-flush-every", "300ms"];
 
 pub(super) async fn lake(cluster: &Cluster) -> Vec<Record> {
-    let url = cluster.data().join("history").display().to_string();
-    let lake = Lake::open(&LakeOptions::new(url.parse().expect("an absolute path"))).expect("open");
-    let mut records = Vec::new();
-    let sink = |record| {
-        records.push(record);
-        ControlFlow::Continue(())
-    };
-    lake.read(&Query::first(10_000_000), sink).await.expect("read the lake");
-    records.sort_by_key(|record| record.id.order());
-    records
-}
-
-pub(super) fn store_url(cluster: &Cluster) -> StoreUrl {
-    match &cluster.mariadb {
-        Some(server) => server.url("carillon").parse().expect("a URL"),
-        None => StoreUrl::Sqlite(cluster.data().join("carillon.db")),
-    }
-}
-
-pub(super) async fn outbox(cluster: &Cluster) -> OutboxKept {
-    let options = StoreOptions::default();
-    let mut store = AnyStore::open(&store_url(cluster), &options).await.expect("open the store");
-    store.load_kept(ShardId::FIRST).await.expect("read it").outbox
+    read_lake(&cluster.data().join("history")).await
 }
 
 /// Writes of all kinds until it is told to stop; what central does not answer it does not mind.
@@ -65,11 +40,7 @@ pub(super) async fn write(cluster: &Cluster, seconds: Duration) {
                 let lines: Vec<String> = (0..40)
                     .map(|k| json!({"id": format!("{:016x}", 1 + (n * 40 + k) % 300)}).to_string())
                     .collect();
-                let mut request =
-                    admin.request("POST", &format!("{path}/devices:import"), lines.join("\n"));
-                let kind = "application/x-ndjson".parse().expect("a header");
-                request.headers_mut().insert("content-type", kind);
-                if admin.try_send(request).await.is_err() {
+                if admin.try_send(admin.import(&path, &lines)).await.is_err() {
                     return;
                 }
                 continue;
@@ -83,14 +54,6 @@ pub(super) async fn write(cluster: &Cluster, seconds: Duration) {
             return;
         }
     }
-}
-
-/// Every event that the store ever numbered is there once, and every change was told of once.
-pub(super) fn check(records: &[Record], head: u64) {
-    let numbers: Vec<u64> = records.iter().map(|record| record.id.seq).collect();
-    assert_eq!(numbers, (1..=head).collect::<Vec<_>>(), "each once, in order");
-    let changes: Vec<_> = records.iter().filter_map(|record| record.change).collect();
-    assert!(changes.is_sorted_by(|a, b| a < b), "each change once, in order");
 }
 
 async fn kills(store: Store) {
@@ -111,11 +74,8 @@ async fn kills(store: Store) {
     let kept = outbox(&cluster).await;
     assert_eq!(kept.bytes, 0, "{kept:?}");
     let records = lake(&cluster).await;
-    check(&records, kept.head);
-    let mut names: BTreeMap<&str, usize> = BTreeMap::new();
-    for record in &records {
-        *names.entry(record.event.as_str()).or_default() += 1;
-    }
+    check_told(&records, kept.head);
+    let names = by_name(&records);
     report(&format!("history, {store:?}: {} events after {KILLS} kills: {names:?}", records.len()));
     assert!(records.len() > 1_000, "{names:?}");
     for name in
@@ -154,11 +114,9 @@ async fn an_idle_owner_that_was_deposed_hears_of_it_and_leaves_the_lake_alone() 
     let mut cluster = Cluster::start_with(Store::Sqlite, &FLAGS, &[]).await;
     write(&cluster, Duration::from_millis(200)).await;
     let (listen, stream) = (free_address(), free_address());
-    let data = cluster.data();
-    let store = format!("sqlite:{}", data.join("carillon.db").display());
     let flags = [
-        ("--data", data.display().to_string()),
-        ("--central-store", store),
+        ("--data", cluster.data().display().to_string()),
+        ("--central-store", cluster.store_url()),
         ("--central-listen", listen.to_string()),
         ("--central-stream-listen", stream.to_string()),
         ("--history-flush-every", "300ms".to_owned()),
@@ -181,6 +139,6 @@ async fn an_idle_owner_that_was_deposed_hears_of_it_and_leaves_the_lake_alone() 
     rival.stop();
     let kept = outbox(&cluster).await;
     assert_eq!(kept.bytes, 0, "{kept:?}");
-    check(&lake(&cluster).await, kept.head);
+    check_told(&lake(&cluster).await, kept.head);
     assert!(!rival.log().contains("the history cannot be written"), "{}", rival.log());
 }

@@ -30,11 +30,7 @@ async fn write(cluster: &Cluster) {
                 let lines: Vec<String> = (0..30)
                     .map(|k| json!({"id": format!("{:016x}", n * 30 + k)}).to_string())
                     .collect();
-                let mut request =
-                    admin.request("POST", &format!("{path}/devices:import"), lines.join("\n"));
-                let kind = "application/x-ndjson".parse().expect("a header");
-                request.headers_mut().insert("content-type", kind);
-                if admin.try_send(request).await.is_err() {
+                if admin.try_send(admin.import(&path, &lines)).await.is_err() {
                     return;
                 }
                 continue;

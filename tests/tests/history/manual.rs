@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use carillon_tests::admin::{Admin, Answer, text};
-use carillon_tests::cluster::Store;
+use carillon_tests::cluster::{Store, copy_store};
 use carillon_tests::history::duckdb_all;
 use carillon_tests::pushes::PushBench;
 use serde_json::{Value, json};
@@ -137,15 +137,6 @@ fn sums(rows: &[Value]) -> BTreeMap<String, Vec<u64>> {
     sums
 }
 
-fn copy(from: &Path, to: &Path) {
-    for name in ["carillon.db", "carillon.db-wal", "carillon.db-shm"] {
-        let _ = std::fs::remove_file(to.join(name));
-        if from.join(name).exists() {
-            std::fs::copy(from.join(name), to.join(name)).expect("copy the store");
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_query_of_the_manual_says_what_happened() {
     let central = ["--history-flush-every", "300ms"];
@@ -196,13 +187,13 @@ async fn every_query_of_the_manual_says_what_happened() {
     bench.cluster.stop_central();
     let data = bench.cluster.data();
     let backup = tempfile::tempdir().expect("a folder");
-    copy(&data, backup.path());
+    copy_store(&data, backup.path());
     bench.cluster.start_central().await;
     bench.admin = bench.cluster.admin();
     bench.admin.ok("PATCH", &device, json!({"groups": {"vip": true}})).await;
     bench.admin.ok("DELETE", &format!("{path}/devices/{:016x}", 2), Value::Null).await;
     bench.cluster.stop_central();
-    copy(backup.path(), &data);
+    copy_store(backup.path(), &data);
     bench.cluster.start_central_with(&["--history-accept-restore", "true"]).await;
     bench.admin = bench.cluster.admin();
     bench

@@ -61,10 +61,7 @@ impl Shop {
     async fn devices(&mut self, from: u64, count: u64) {
         let lines: Vec<String> =
             (from..from + count).map(|n| json!({"id": format!("{n:016x}")}).to_string()).collect();
-        let mut request =
-            self.admin.request("POST", &self.path("devices:import"), lines.join("\n"));
-        let kind = "application/x-ndjson".parse().expect("a header");
-        request.headers_mut().insert("content-type", kind);
+        let request = self.admin.import(&format!("/v1/apps/{}", self.app), &lines);
         let answer = self.admin.send(request).await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }

@@ -1,16 +1,15 @@
 //! A store that was restored from a backup while its history went on: it is noticed, and the history says what never was.
 
-use std::path::Path;
 use std::time::Duration;
 
 use carillon_persist::history::Record;
 use carillon_persist::history::lake::{Lake, LakeOptions};
-use carillon_tests::cluster::{Cluster, Store};
-use carillon_tests::history::{Archiver, Broker, duckdb_all};
+use carillon_tests::cluster::{Cluster, Store, copy_store};
+use carillon_tests::history::{Archiver, Broker, check_told, duckdb_all, outbox};
 use carillon_world::ShardId;
 use serde_json::{Value, json};
 
-use super::central::{FLAGS, check, lake, outbox, write};
+use super::central::{FLAGS, lake, write};
 use super::manual::views;
 use super::query::records;
 use super::{PATIENCE, report};
@@ -68,15 +67,6 @@ impl Way {
 
 const TOPIC: &str = "carillon.restored";
 
-fn copy(from: &Path, to: &Path) {
-    for name in ["carillon.db", "carillon.db-wal", "carillon.db-shm"] {
-        let _ = std::fs::remove_file(to.join(name));
-        if from.join(name).exists() {
-            std::fs::copy(from.join(name), to.join(name)).expect("copy the store");
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lake_knows_better_than_a_store_that_was_restored() {
     restored("files", Way::Files).await;
@@ -94,16 +84,16 @@ async fn restored(name: &str, mut way: Way) {
     write(&cluster, WRITES).await;
     cluster.stop_central();
     let backup = tempfile::tempdir().expect("a folder");
-    copy(&cluster.data(), backup.path());
+    copy_store(&cluster.data(), backup.path());
     let backed_up = outbox(&cluster).await.head;
     cluster.start_central().await;
     write(&cluster, WRITES).await;
     cluster.stop_central();
     let head = outbox(&cluster).await.head;
     let before = way.lake(&cluster, head).await;
-    check(&before, head);
+    check_told(&before, head);
 
-    copy(backup.path(), &cluster.data());
+    copy_store(backup.path(), &cluster.data());
     let data = cluster.data().display().to_string();
     let mut beside = vec!["--data", &data, "--central-listen", "127.0.0.1:0"];
     beside.extend(["--central-stream-listen", "127.0.0.1:0"]);
@@ -157,7 +147,7 @@ async fn restored(name: &str, mut way: Way) {
     let lost = after.iter().filter(|record| !is_true(record)).count();
     assert!(events >= backed_up && lost > 50, "{lost} of {}", after.len());
     let truth: Vec<Record> = after.iter().filter(is_true).cloned().collect();
-    check(&truth, head);
+    check_told(&truth, head);
     report(&format!(
         "history, restored, {name}: {lost} events never were, {} are true",
         truth.len()
@@ -173,7 +163,7 @@ async fn a_newer_backup_brings_back_what_an_older_one_undid() {
     for backup in &backups {
         write(&cluster, WRITES).await;
         cluster.stop_central();
-        copy(&data, backup.path());
+        copy_store(&data, backup.path());
         heads.push(outbox(&cluster).await.head);
         cluster.start_central().await;
     }
@@ -181,13 +171,13 @@ async fn a_newer_backup_brings_back_what_an_older_one_undid() {
     cluster.stop_central();
     // The older one tells of more than the newer one has, and is restarted.
     let [older, newer] = &backups;
-    copy(older.path(), &data);
+    copy_store(older.path(), &data);
     cluster.start_central_with(&["--history-accept-restore", "true"]).await;
     write(&cluster, 3 * WRITES).await;
     cluster.stop_central();
     cluster.start_central_with(&["--history-accept-restore", "false"]).await;
     cluster.stop_central();
-    copy(newer.path(), &data);
+    copy_store(newer.path(), &data);
     cluster.start_central_with(&["--history-accept-restore", "true"]).await;
     write(&cluster, WRITES / 4).await;
     cluster.stop_central();
@@ -197,7 +187,7 @@ async fn a_newer_backup_brings_back_what_an_older_one_undid() {
     let place = format!("--data={}", data.display());
     let mut truth = records(&[&place, "--limit=1000000", "--without-forks"]);
     truth.sort_by_key(|record| record.id.order());
-    check(&truth, head);
+    check_told(&truth, head);
     let lost = all.len() - truth.len();
     assert!(heads[0] < heads[1] && heads[1] < head && lost > 50, "{lost} of {}", all.len());
     let count = vec!["SELECT count(*) FROM truth".to_owned()];

@@ -217,11 +217,7 @@ impl Bench {
                 .to_string()
         };
         let lines: Vec<String> = devices.iter().map(line).collect();
-        let path = format!("{}/devices:import", self.path);
-        let mut request = self.admin.request("POST", &path, lines.join("\n"));
-        let kind = "application/x-ndjson".parse().expect("a header");
-        request.headers_mut().insert("content-type", kind);
-        let answer = self.admin.send(request).await;
+        let answer = self.admin.send(self.admin.import(&self.path, &lines)).await;
         assert_eq!(answer.json()["created"], lines.len(), "{answer:?}");
     }
 

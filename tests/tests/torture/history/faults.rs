@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use carillon_persist::history::Record;
 use carillon_tests::cluster::Store;
-use carillon_tests::history::BrokerError;
+use carillon_tests::history::{BrokerError, by_name, check_told};
 use carillon_tests::proxy::{Arrivals, Faults};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
@@ -13,7 +13,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
 
 use super::load::{Acknowledged, CALLERS, FLEET, Load};
-use super::trial::{Trial, by_name, check};
+use super::trial::Trial;
 use super::{PATIENCE, ROUNDS, number, say, seed};
 
 const ROUNDS_IN_CI: u64 = 10;
@@ -81,7 +81,7 @@ pub(super) async fn run(store: Store) {
     let (cuts, injected) = (trial.proxy.counts().cuts, trial.errors.injected());
     let head = trial.settle().await;
     let records = trial.read().await;
-    check(&records, head);
+    check_told(&records, head);
     let told = by_name(&records);
     names(&records);
     let returned = told["device.created"].saturating_sub(CALLERS * FLEET);

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use carillon_tests::bench::Usage;
 use carillon_tests::cluster::Store;
-use carillon_tests::history::Moves;
+use carillon_tests::history::{Moves, by_name, check_told};
 use carillon_tests::proxy::{Arrivals, Faults};
 use serde_json::json;
 
-use super::trial::{Trial, by_name, check};
+use super::trial::Trial;
 use super::{PATIENCE, say};
 
 const DEVICES: u64 = 50_000;
@@ -73,7 +73,7 @@ pub(super) async fn run(store: Store) {
     let caught_up = back.elapsed();
     let head = trial.settle().await;
     let records = trial.read().await;
-    check(&records, head);
+    check_told(&records, head);
     let (grown, later) = (peak.saturating_sub(before), peak.saturating_sub(quarter));
     say(&format!(
         "history, broker away, {store:?}: {} events waited, {} MiB, {calls} calls meanwhile in {} ms, the slowest {} ms; central grew \

@@ -1,14 +1,12 @@
 //! Central, a broker behind a proxy, the archiver and the lake.
 
-use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Duration;
 
-use carillon_persist::history::lake::{Lake, LakeOptions, Query};
-use carillon_persist::history::{OutboxKept, Record};
-use carillon_persist::{AnyStore, Store as _, StoreOptions, StoreUrl};
+use carillon_persist::history::Record;
+use carillon_persist::history::lake::{Lake, LakeOptions};
 use carillon_tests::cluster::{Cluster, Store, ops_get};
-use carillon_tests::history::{Archiver, Broker, BrokerErrors};
+use carillon_tests::history::{Archiver, Broker, BrokerErrors, outbox, read_lake};
 use carillon_tests::process::free_address;
 use carillon_tests::proxy::Proxy;
 use carillon_tests::pushes::metric;
@@ -58,16 +56,6 @@ impl Trial {
         self.archiver = archiver(&self.folder, &self.brokers, &self.place);
     }
 
-    /// What the store says of its outbox; not while central runs.
-    pub(super) async fn kept(&self) -> OutboxKept {
-        let url = match &self.cluster.mariadb {
-            Some(server) => server.url("carillon").parse().expect("a URL"),
-            None => StoreUrl::Sqlite(self.cluster.data().join("carillon.db")),
-        };
-        let mut store = AnyStore::open(&url, &StoreOptions::default()).await.expect("a store");
-        store.load_kept(ShardId::FIRST).await.expect("it is read").outbox
-    }
-
     /// Stops both once everything that was committed has arrived; gives the number of the last event.
     ///
     /// # Panics
@@ -76,7 +64,7 @@ impl Trial {
         let mut head = 0;
         for round in 0.. {
             self.cluster.stop_central();
-            let kept = self.kept().await;
+            let kept = outbox(&self.cluster).await;
             head = kept.head;
             if kept.bytes == 0 {
                 break;
@@ -136,14 +124,7 @@ impl Trial {
 
     /// What the lake has, in the order of the shard.
     pub(super) async fn read(&self) -> Vec<Record> {
-        let mut records = Vec::new();
-        let sink = |record| {
-            records.push(record);
-            ControlFlow::Continue(())
-        };
-        self.lake.read(&Query::first(100_000_000), sink).await.expect("a lake");
-        records.sort_by_key(|record| record.id.order());
-        records
+        read_lake(Path::new(&self.place)).await
     }
 }
 
@@ -155,26 +136,4 @@ fn archiver(folder: &TempDir, brokers: &str, lake: &str) -> Archiver {
         ("archive-flush-interval", "400ms".to_owned()),
     ];
     Archiver::start(folder.path(), &flags, &[])
-}
-
-/// Each number from 1 to the last is there once, epochs and changes rise.
-///
-/// # Panics
-/// If that is not so.
-pub(super) fn check(records: &[Record], head: u64) {
-    for (record, n) in records.iter().zip(1..) {
-        assert_eq!(record.id.seq, n, "each once: {record:?}");
-    }
-    assert_eq!(records.len() as u64, head, "all that was committed, and nothing else");
-    let changes: Vec<_> = records.iter().filter_map(|record| record.change).collect();
-    assert!(changes.is_sorted_by(|a, b| a < b), "each change once, in order");
-}
-
-/// How many there are of each event.
-pub(super) fn by_name(records: &[Record]) -> BTreeMap<&str, u64> {
-    let mut names = BTreeMap::new();
-    for record in records {
-        *names.entry(record.event.as_str()).or_default() += 1;
-    }
-    names
 }

@@ -259,7 +259,7 @@ impl Trial {
                 if is_aimed { AIMS[self.rng.random_range(0..AIMS.len())] } else { Aim::Anywhere };
             return gun.kill(&mut self.cluster, aim).await;
         }
-        let log: PathBuf = wal::beside(&self.cluster.data().join("carillon.db"));
+        let log: PathBuf = wal::beside(&self.cluster.store_file());
         if is_aimed {
             let delay = Duration::from_micros(self.rng.random_range(0..300));
             tokio::task::block_in_place(|| {
