@@ -37,10 +37,10 @@ pub enum CentralError {
          lost is then cut off in a new epoch, which the history says as well"
     )]
     Restored { shard: ShardId, head: u64, events: u64, change: u64, event: u64, epoch: u64 },
-    /// A fork was to be accepted, and the history does not say whether there is one.
+    /// A fork is to be told, and the history does not say from where.
     #[error(
-        "the history of shard {shard} cannot be asked whether the store lost changes: start again once it answers, or \
-         without --history-accept-restore"
+        "the history of shard {shard} does not answer, and only it knows what a restore cut off: start again once it does, or, \
+         if nothing was restored, without --history-accept-restore"
     )]
     NoWitness { shard: ShardId },
     /// Another owner has the shard, or its database is not what this process opened. Start anew to take it again.

@@ -24,6 +24,7 @@ mod random;
 mod shared;
 mod threads;
 mod tls;
+mod witness;
 mod write_handle;
 mod writer_task;
 
@@ -118,6 +119,7 @@ impl Central {
         };
         let opened = opening::open_shard(&config, &mut store).await?;
         let phase = watch::Sender::new(Phase::Running);
+        let is_heard = opened.is_heard;
         let shared = Arc::new(Shared::new(&config, &opened));
         let opener = Arc::new(Opener {
             providers: Providers::new(config.providers.clone(), config.store.clone())?,
@@ -190,6 +192,7 @@ impl Central {
                 writes: writes.clone(),
                 plan,
                 store: config.store.clone(),
+                is_heard,
             };
             let phase = phase.subscribe();
             let running = threads::run("carillon-history", || publisher.run(phase))?;

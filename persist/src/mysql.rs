@@ -414,6 +414,18 @@ impl Store for MysqlStore {
         Ok(outbox)
     }
 
+    async fn outbox_after_epoch(
+        &mut self,
+        shard: ShardId,
+        epoch: u64,
+    ) -> Result<Option<(u64, u64)>, StoreError> {
+        let mut link = self.take().await?;
+        let select = stored::SELECT_OUTBOX_AFTER_EPOCH;
+        let row = link.first("look into the outbox", select, (shard.get(), epoch)).await?;
+        self.link = Some(link);
+        row.map(|mut row| stored::outbox_size(&mut row)).transpose()
+    }
+
     async fn pseudonyms(
         &mut self,
         shard: ShardId,

@@ -249,6 +249,14 @@ impl Store for SqliteStore {
         self.call(move |worker| worker.outbox(shard, after, bytes_max)).await
     }
 
+    async fn outbox_after_epoch(
+        &mut self,
+        shard: ShardId,
+        epoch: u64,
+    ) -> Result<Option<(u64, u64)>, StoreError> {
+        self.call(move |worker| worker.outbox_after_epoch(shard, epoch)).await
+    }
+
     async fn pseudonyms(
         &mut self,
         shard: ShardId,
@@ -572,6 +580,20 @@ impl Worker {
             outbox.push(stored::outbox(&mut Fields(row))?);
         }
         Ok(outbox)
+    }
+
+    fn outbox_after_epoch(
+        &mut self,
+        shard: ShardId,
+        epoch: u64,
+    ) -> Result<Option<(u64, u64)>, StoreError> {
+        let down = down("look into the outbox");
+        let connection = self.connection()?;
+        let mut statement =
+            connection.prepare_cached(stored::SELECT_OUTBOX_AFTER_EPOCH).map_err(down)?;
+        let mut rows = statement.query(params![shard.get(), signed(epoch)]).map_err(down)?;
+        let row = rows.next().map_err(down)?;
+        row.map(|row| stored::outbox_size(&mut Fields(row))).transpose()
     }
 
     fn pseudonyms(

@@ -178,6 +178,13 @@ pub trait Store: Send {
         bytes_max: u64,
     ) -> impl Future<Output = Result<Vec<OutboxRow>, StoreError>> + Send;
 
+    /// The first event of the outbox that an epoch with a greater number told: its number, and the epoch's.
+    fn outbox_after_epoch(
+        &mut self,
+        shard: ShardId,
+        epoch: u64,
+    ) -> impl Future<Output = Result<Option<(u64, u64)>, StoreError>> + Send;
+
     /// The pseudonyms of those of these devices that have some, the newest of each device first.
     fn pseudonyms(
         &mut self,
@@ -315,6 +322,17 @@ impl Store for AnyStore {
         match self {
             AnyStore::Sqlite(store) => store.outbox(shard, after, bytes_max).await,
             AnyStore::Mysql(store) => store.outbox(shard, after, bytes_max).await,
+        }
+    }
+
+    async fn outbox_after_epoch(
+        &mut self,
+        shard: ShardId,
+        epoch: u64,
+    ) -> Result<Option<(u64, u64)>, StoreError> {
+        match self {
+            AnyStore::Sqlite(store) => store.outbox_after_epoch(shard, epoch).await,
+            AnyStore::Mysql(store) => store.outbox_after_epoch(shard, epoch).await,
         }
     }
 

@@ -164,6 +164,10 @@ impl Event {
         Event::of("shard.opened", data)
     }
 
+    pub(crate) fn device_deleted(app: AppId, id: DeviceId) -> Event {
+        Event { device: Some(id), ..Event::in_app(DEVICE_DELETED, app, json!({})) }
+    }
+
     /// What became of a message on a device; `None` if that is nobody's business.
     pub(crate) fn mark(
         (app, device): (AppId, DeviceId),
@@ -273,9 +277,7 @@ pub(crate) fn of_change(
             Event::in_app("audience.deleted", *app, json!({"audience": id.to_string()}))
         }
         Change::Device(row) => device(before, row, config),
-        Change::DeviceGone { app, id } => {
-            Event { device: Some(*id), ..Event::in_app(DEVICE_DELETED, *app, json!({})) }
-        }
+        Change::DeviceGone { app, id } => Event::device_deleted(*app, *id),
         Change::Message(row) => message(row),
         Change::MessageState { app, id, state } => Event {
             message: Some(*id),

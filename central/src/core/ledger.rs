@@ -303,15 +303,18 @@ impl Ledger {
         Ok(())
     }
 
-    /// A device that goes while no history is kept had its name from one that was: nobody else would take it away.
+    /// A device that goes while no history is kept had its name from one that was: nobody else would take it away. While
+    /// events of then wait, which would only give it another, its end waits with them.
     fn forget_names(&mut self, batch: &Batch) {
-        let ended = |change: &Change| match change {
-            Change::DeviceGone { app, id } => {
-                Some(EndedDevice { app: *app, device: *id, event: ANY_EVENT })
+        let mut devices = Vec::new();
+        for (seq, change) in batch.numbered() {
+            let Change::DeviceGone { app, id } = change else { continue };
+            if self.ahead.outbox_bytes > 0 {
+                self.log(&Event { change: Some(seq), ..Event::device_deleted(*app, *id) });
+            } else {
+                devices.push(EndedDevice { app: *app, device: *id, event: ANY_EVENT });
             }
-            _ => None,
-        };
-        let devices: Vec<EndedDevice> = batch.changes.iter().filter_map(ended).collect();
+        }
         if !devices.is_empty() {
             self.forget_outbox(&ForgetOutbox { through: 0, devices }, 0);
         }
@@ -352,9 +355,12 @@ impl Ledger {
 
     /// Tells the history with the batch that is open, if one is kept.
     pub(crate) fn tell(&mut self, event: &Event) {
-        if self.history.is_none() {
-            return;
+        if self.history.is_some() {
+            self.log(event);
         }
+    }
+
+    fn log(&mut self, event: &Event) {
         self.ahead.events += 1;
         let (seq, at) = (self.ahead.events, self.now);
         self.ahead.outbox_bytes += self.open().log.push(seq, at, event);
@@ -372,8 +378,7 @@ impl Ledger {
             self.ahead.sent = forget.through;
             self.ahead.outbox_bytes = self.ahead.outbox_bytes.saturating_sub(bytes);
         }
-        let known =
-            self.open().forget.get_or_insert(ForgetOutbox { through: 0, devices: Vec::new() });
+        let known = self.open().forget.get_or_insert_default();
         known.through = known.through.max(forget.through);
         known.devices.extend_from_slice(&forget.devices);
     }

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use carillon_persist::history::BatchHistory;
 use carillon_persist::{Committed, IdempotencyRow, Kept, StoreBatch, Tallies};
-use carillon_world::{Batch, Change, Epoch, Lineage, Millis, Seq, World};
+use carillon_world::{Batch, Change, Epoch, Lineage, LineageEntry, Millis, Seq, World};
 
 use super::budget::Budgets;
 use super::callback::CallbackLimits;
@@ -107,15 +107,26 @@ pub struct Loaded {
     pub keys: Vec<IdempotencyRow>,
     pub kept: Kept,
     pub tallies: Tallies,
-    /// Where the newest epoch is a fork of now: the number of the epoch that the backup was of, or 0.
-    pub forked_from: Option<u64>,
+    /// A fork that the history is to be told of.
+    pub fork: Option<Forked>,
+}
+
+/// A branch that goes on from a backup while the history has another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forked {
+    /// The epoch that it began with: that of the fork, or an earlier one whose owner did not know better.
+    pub epoch: Epoch,
+    /// The number of the epoch that the backup was of, or 0.
+    pub from: u64,
+    /// The number of the last event before it, where it did not begin with the fork.
+    pub events: Option<u64>,
 }
 
 impl From<World> for Loaded {
     /// A store that remembers nothing beside rows.
     fn from(world: World) -> Loaded {
         let tallies = Tallies::default();
-        Loaded { world, keys: Vec::new(), kept: Kept::default(), tallies, forked_from: None }
+        Loaded { world, keys: Vec::new(), kept: Kept::default(), tallies, fork: None }
     }
 }
 
@@ -161,14 +172,13 @@ pub struct Writer {
     /// No tick before this.
     tick_after: Millis,
     keys_at: Millis,
-    /// The epoch that began as a fork of now, and the number of the one that it goes on from.
-    fork: Option<(Epoch, u64)>,
+    /// What the history is to be told of.
+    fork: Option<Forked>,
 }
 
 impl Writer {
     pub fn new(config: WriterConfig, now: Millis, loaded: Loaded) -> Writer {
-        let Loaded { world, keys, mut kept, tallies, forked_from } = loaded;
-        let fork = forked_from.map(|from| (world.lineage().newest().epoch, from));
+        let Loaded { world, keys, mut kept, tallies, fork } = loaded;
         let pushes = (std::mem::take(&mut kept.push_jobs), std::mem::take(&mut kept.push_times));
         let keys = keys.into_iter().map(KeyRecord::from).collect();
         let (seen, since) = LastSeen::open(&kept, config.device_ttl, now);
@@ -207,10 +217,16 @@ impl Writer {
         }
         let lineage = self.ledger.world().lineage().clone();
         for line in lineage.entries().iter().filter(|line| line.epoch.number > told) {
-            let from = self.fork.filter(|(fork, _)| *fork == line.epoch).map(|(_, from)| from);
+            let own = self.fork.filter(|fork| fork.epoch == line.epoch && fork.events.is_none());
+            let from = own.map(|fork| fork.from);
             let event = Event::opened(line, self.ledger.ahead.events, from);
             self.ledger.tell(&event);
             self.ledger.ahead.opened = line.epoch.number;
+        }
+        let Some(Forked { epoch, from, events: Some(events) }) = self.fork else { return };
+        let began = lineage.entries().iter().find(|line| line.epoch == epoch);
+        if let Some(line) = began.map(|line| LineageEntry { fork: true, ..*line }) {
+            self.ledger.tell(&Event::opened(&line, events, Some(from)));
         }
     }
 

@@ -17,6 +17,7 @@ mod sink;
 use std::sync::Arc;
 use std::time::Duration;
 
+use carillon_persist::AnyStore;
 use carillon_persist::history::ForgetOutbox;
 use carillon_world::Millis;
 use tokio::sync::watch;
@@ -30,6 +31,7 @@ use self::sink::Sink;
 use super::callbacks::CallbackFollower;
 use super::opening::open_store;
 use super::shared::{Phase, Shared, reached};
+use super::witness::Known;
 use super::write_handle::WriteHandle;
 use crate::config::{HistoryPlan, StoreConfig};
 use crate::core::problem::Problem;
@@ -54,6 +56,11 @@ enum PublishError {
     Store(#[from] carillon_persist::StoreError),
     #[error("open the store")]
     Open(#[from] CentralError),
+    /// As [`super::witness::hear`] would have said.
+    #[error(transparent)]
+    Restored(CentralError),
+    #[error("ask the history how far it is")]
+    Ask(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the writer refused it: {0}")]
     Refused(String),
     #[error("write to the lake")]
@@ -75,6 +82,22 @@ pub(crate) struct Publisher {
     pub(crate) writes: WriteHandle,
     pub(crate) plan: HistoryPlan,
     pub(crate) store: StoreConfig,
+    /// The history said how far it is when the shard was opened.
+    pub(crate) is_heard: bool,
+}
+
+/// What was told and is to come off the outbox. It is kept until the writer says that it has: after that the rows are gone,
+/// and nobody could say any more how much they were.
+#[derive(Debug, Default)]
+struct Taken {
+    forget: ForgetOutbox,
+    bytes: u64,
+}
+
+impl Taken {
+    fn is_nothing(&self) -> bool {
+        self.forget == ForgetOutbox::default()
+    }
 }
 
 impl Publisher {
@@ -83,10 +106,11 @@ impl Publisher {
         let of = Arc::new(self);
         let mut followers = of.followers().await;
         let mut meanwhile = Meanwhile::new(of.clone());
-        let mut pause = BACKOFF_MIN;
+        let mut attempt =
+            Attempt { pause: BACKOFF_MIN, is_heard: of.is_heard, taken: Taken::default() };
         loop {
             let ended =
-                publish(of.clone(), &mut followers, &mut meanwhile, &mut phase, &mut pause).await;
+                publish(of.clone(), &mut followers, &mut meanwhile, &mut phase, &mut attempt).await;
             let Err(error) = ended else { return };
             of.shared.metrics.history_failures.inc();
             tracing::warn!(
@@ -97,14 +121,19 @@ impl Publisher {
             let over = async {
                 tokio::select! {
                     () = reached(&mut phase, Phase::Draining) => is_draining = true,
-                    () = tokio::time::sleep(pause) => {}
+                    () = tokio::time::sleep(attempt.pause) => {}
                 }
             };
-            meanwhile.tell(None, &mut followers, over).await;
+            if attempt.taken.is_nothing() {
+                meanwhile.tell(None, &mut followers, over).await;
+            } else {
+                // Names that are to be forgotten may be found, and those drawn now be forgotten with them.
+                over.await;
+            }
             if is_draining {
                 return;
             }
-            pause = (pause * 2).min(BACKOFF_MAX);
+            attempt.pause = (attempt.pause * 2).min(BACKOFF_MAX);
         }
     }
 
@@ -124,11 +153,35 @@ impl Publisher {
     }
 
     /// Takes events off the outbox.
-    async fn forget(&self, forget: ForgetOutbox, bytes: u64) -> Result<(), PublishError> {
-        let sent = Write::HistorySent { forget: Arc::new(forget), bytes };
+    async fn forget(&self, taken: &mut Taken) -> Result<(), PublishError> {
+        let forget = Arc::new(taken.forget.clone());
+        let sent = Write::HistorySent { forget, bytes: taken.bytes };
         self.writes.write(sent).await.result?;
+        *taken = Taken::default();
         Ok(())
     }
+
+    /// Asks a history that did not answer when the shard was opened: nothing is told after what the store lost.
+    async fn hear(&self, store: &mut AnyStore) -> Result<(), PublishError> {
+        let tail = tail(self.plan.sink.clone(), self.shared.shard);
+        let Some(witness) = tail.await.map_err(PublishError::Ask)? else { return Ok(()) };
+        let (world, events) = (self.shared.world(), self.shared.callbacks().events);
+        let (shard, lineage) = (self.shared.shard, world.lineage());
+        let known = Known { shard, lineage, head: world.seq(), events };
+        match known.lost(store, &witness).await? {
+            Some(lost) => Err(PublishError::Restored(lost)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What outlives an attempt to publish.
+struct Attempt {
+    /// Before the next one.
+    pause: Duration,
+    /// The history said how far it is, and it is not further than the store.
+    is_heard: bool,
+    taken: Taken,
 }
 
 /// Publishes until draining begins, or something fails.
@@ -137,11 +190,15 @@ async fn publish(
     followers: &mut Followers,
     meanwhile: &mut Meanwhile,
     phase: &mut watch::Receiver<Phase>,
-    pause: &mut Duration,
+    attempt: &mut Attempt,
 ) -> Result<(), PublishError> {
-    let store = open_store(&of.store).await?;
-    // Of nothing: who owns the shard no longer hears of it here, before it takes the lake from who does.
-    of.forget(ForgetOutbox { through: 0, devices: Vec::new() }, 0).await?;
+    let mut store = open_store(&of.store).await?;
+    // Most often nothing; but who owns the shard no longer hears of it here, before it takes the lake from who does.
+    of.forget(&mut attempt.taken).await?;
+    if !attempt.is_heard {
+        meanwhile.during(None, followers, of.hear(&mut store)).await?;
+        attempt.is_heard = true;
+    }
     let opening = Sink::open(of.plan.sink.clone(), of.shared.shard);
     let sink = meanwhile.during(None, followers, opening).await?;
     let mut changed = of.shared.subscribe();
@@ -153,8 +210,8 @@ async fn publish(
         let bytes = under_way.read(followers, meanwhile).await?;
         let is_over = is_draining && bytes == 0;
         if under_way.is_due() || is_over {
-            under_way.flush(followers, meanwhile).await?;
-            *pause = BACKOFF_MIN;
+            under_way.flush(followers, meanwhile, &mut attempt.taken).await?;
+            attempt.pause = BACKOFF_MIN;
         }
         if is_over {
             return Ok(());
@@ -229,6 +286,7 @@ impl UnderWay {
         &mut self,
         followers: &mut Followers,
         meanwhile: &mut Meanwhile,
+        taken: &mut Taken,
     ) -> Result<(), PublishError> {
         if self.bytes == 0 {
             return Ok(());
@@ -239,7 +297,8 @@ impl UnderWay {
         meanwhile.during(Some(&*reading), followers, sink.flush(through)).await?;
         meanwhile.end();
         let devices = self.reading.names.take_ended();
-        self.of.forget(ForgetOutbox { through, devices }, self.bytes).await?;
+        *taken = Taken { forget: ForgetOutbox { through, devices }, bytes: self.bytes };
+        self.of.forget(taken).await?;
         if let Some((at, _)) = self.oldest.take() {
             let lag = self.of.shared.clock.now().0.saturating_sub(at.0);
             self.of.shared.metrics.history_lag.observe(lag as f64 / 1e3);

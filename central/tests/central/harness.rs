@@ -132,6 +132,14 @@ impl Store for FaultyStore {
         self.inner.outbox(shard, after, bytes_max).await
     }
 
+    async fn outbox_after_epoch(
+        &mut self,
+        shard: ShardId,
+        epoch: u64,
+    ) -> Result<Option<(u64, u64)>, StoreError> {
+        self.inner.outbox_after_epoch(shard, epoch).await
+    }
+
     async fn pseudonyms(
         &mut self,
         shard: ShardId,

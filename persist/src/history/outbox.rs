@@ -41,8 +41,8 @@ pub struct OutboxRow {
     pub payload: Bytes,
 }
 
-/// Events that are with whoever keeps the history, and are no business of the store any more.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Events that are with whoever keeps the history, and are no business of the store any more; 0 and none are nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForgetOutbox {
     /// The last event of the last row that goes.
     pub through: u64,

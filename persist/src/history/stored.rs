@@ -35,7 +35,11 @@ pub(crate) fn select_outbox_sizes() -> String {
 pub(crate) const SELECT_OUTBOX: &str = "SELECT first_event, epoch_number, epoch_tag, events, payload FROM outbox \
                                         WHERE shard = ? AND first_event BETWEEN ? AND ? ORDER BY first_event";
 
-/// A row's first event, and its bytes.
+/// Parameters: the shard and the number of an epoch; [`outbox_size`] reads it.
+pub(crate) const SELECT_OUTBOX_AFTER_EPOCH: &str = "SELECT first_event, epoch_number FROM outbox \
+                                                    WHERE shard = ? AND epoch_number > ? ORDER BY first_event LIMIT 1";
+
+/// Two numbers of a row, such as its first event and its bytes.
 pub(crate) fn outbox_size(columns: &mut impl Columns) -> Result<(u64, u64), StoreError> {
     let mut read = || Ok((columns.int(0)?, columns.int(1)?));
     in_table("outbox", read())

@@ -154,6 +154,62 @@ async fn restored(name: &str, mut way: Way) {
     ));
 }
 
+/// A store is restored while nobody can say so: what it tells since then waits until the fork is accepted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_restored_while_the_lake_is_away_tells_it_nothing_until_the_fork_is_accepted() {
+    let mut cluster = Cluster::start_with(Store::Sqlite, &FLAGS, &[]).await;
+    let data = cluster.data();
+    write(&cluster, WRITES).await;
+    cluster.stop_central();
+    let backup = tempfile::tempdir().expect("a folder");
+    copy_store(&data, backup.path());
+    let backed_up = outbox(&cluster).await.head;
+    cluster.start_central().await;
+    write(&cluster, WRITES).await;
+    cluster.stop_central();
+    let told = lake(&cluster).await.len() as u64;
+
+    copy_store(backup.path(), &data);
+    // A file stands where the lake was.
+    let (place, away) = (data.join("history"), data.join("away"));
+    std::fs::rename(&place, &away).expect("take the lake away");
+    std::fs::write(&place, "").expect("a file");
+    cluster.start_central().await;
+    write(&cluster, WRITES / 2).await;
+    std::fs::remove_file(&place).expect("the file");
+    std::fs::rename(&away, &place).expect("the lake is back");
+    let began = tokio::time::Instant::now();
+    while !cluster.central_log().contains("lost changes") {
+        assert!(began.elapsed() < PATIENCE, "{}", cluster.central_log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // The API goes on, and goes on waiting.
+    write(&cluster, WRITES / 4).await;
+    assert_eq!(lake(&cluster).await.len() as u64, told, "nothing was told");
+    cluster.kill_central();
+    cluster.start_central_with(&["--history-accept-restore", "true"]).await;
+    write(&cluster, WRITES / 4).await;
+    cluster.stop_central();
+
+    let kept = outbox(&cluster).await;
+    assert_eq!(kept.bytes, 0, "all is told");
+    let all = lake(&cluster).await;
+    let place = format!("--data={}", data.display());
+    let mut truth = records(&[&place, "--limit=1000000", "--without-forks"]);
+    truth.sort_by_key(|record| record.id.order());
+    check_told(&truth, kept.head);
+    let lost = all.len() - truth.len();
+    assert_eq!(lost as u64, told - backed_up, "what the backup did not have");
+    assert!(lost > 50 && kept.head > backed_up + 50, "{lost} of {}", all.len());
+    let count = vec!["SELECT count(*) FROM truth".to_owned()];
+    let counted = duckdb_all(&[views(&data.join("history")), count].concat());
+    assert_eq!(counted[2], [json!([truth.len()])]);
+    report(&format!(
+        "history, restored while it was away: {lost} events never were, {} are true",
+        truth.len()
+    ));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_backup_brings_back_what_an_older_one_undid() {
     let mut cluster = Cluster::start_with(Store::Sqlite, &FLAGS, &[]).await;

@@ -44,6 +44,9 @@ pub(crate) async fn run(bench: &impl Bench, shard: ShardId) {
     // At least one, and about as much as was asked for.
     assert_eq!(store.outbox(shard, 0, 1).await.unwrap(), rows[..1]);
     assert_eq!(store.outbox(shard, 0, 2_170).await.unwrap(), rows[..3]);
+    let number = opening.epoch.number;
+    assert_eq!(store.outbox_after_epoch(shard, number - 1).await.unwrap(), Some((1, number)));
+    assert_eq!(store.outbox_after_epoch(shard, number).await.unwrap(), None);
     assert!(store.outbox(shard, 1_006, u64::MAX).await.unwrap().is_empty());
     assert!(store.outbox(ShardId::FIRST, 0, u64::MAX).await.unwrap().is_empty(), "of a shard");
 

@@ -55,16 +55,25 @@ impl Bench {
     }
 
     fn configured(config: WriterConfig, world: World, keys: Vec<IdempotencyRow>) -> Bench {
+        Bench::loaded(config, Loaded { keys, ..Loaded::from(world) })
+    }
+
+    fn loaded(config: WriterConfig, loaded: Loaded) -> Bench {
         let now = Millis(1_000_000_000);
-        let writer = Writer::new(config, now, Loaded { keys, ..Loaded::from(world) });
+        let writer = Writer::new(config, now, loaded);
         Bench { writer, now, next: 0, answers: HashMap::new() }
     }
 
     /// With an app that has a group and two attributes, committed as seqs 1 to 4.
     fn with_app() -> Bench {
         let mut bench = Bench::new();
-        bench.app(APP, KEY);
-        bench.ok(Write::CreateGroup {
+        bench.furnish();
+        bench
+    }
+
+    fn furnish(&mut self) {
+        self.app(APP, KEY);
+        self.ok(Write::CreateGroup {
             app: APP,
             id: VIP,
             name: "vip".into(),
@@ -72,7 +81,7 @@ impl Bench {
         });
         for (id, name, set_by) in [(1, "country", SetBy::Both), (2, "plan", SetBy::Server)] {
             let id = AttributeId::new(id);
-            bench.ok(Write::DeclareAttribute {
+            self.ok(Write::DeclareAttribute {
                 app: APP,
                 id,
                 name: name.into(),
@@ -80,7 +89,6 @@ impl Bench {
                 set_by,
             });
         }
-        bench
     }
 
     fn app(&mut self, id: AppId, key: &str) {

@@ -189,6 +189,7 @@ struct Back<'a> {
     consumer: BaseConsumer<Told>,
     options: &'a KafkaOptions,
     shard: ShardId,
+    /// Something has to come until then.
     deadline: Instant,
     /// What the broker calls the end of the partition.
     high: i64,
@@ -215,7 +216,7 @@ impl Back<'_> {
     }
 
     /// The greatest of the shard's records with an offset in `from..until`, or also behind it where the partition ends.
-    fn greatest(&self, partition: i32, from: i64, until: i64) -> Result<Option<Tail>, String> {
+    fn greatest(&mut self, partition: i32, from: i64, until: i64) -> Result<Option<Tail>, String> {
         let mut place = TopicPartitionList::new();
         place
             .add_partition_offset(&self.options.topic, partition, Offset::Offset(from))
@@ -246,6 +247,8 @@ impl Back<'_> {
             if message.offset() >= until && !is_newest {
                 break;
             }
+            // However much there is to read, as long as it comes.
+            self.deadline = Instant::now() + self.options.wait_max;
             next = message.offset() + 1;
             let of_shard = message.headers().is_none_or(|headers| {
                 message::shard(headers).is_none_or(|shard| shard == self.shard)

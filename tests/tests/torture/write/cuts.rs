@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use carillon_tests::batches::Batches;
-use carillon_tests::cluster::{Cluster, Store};
+use carillon_tests::cluster::{Cluster, Store, ops_get};
 use carillon_tests::proxy::{Chunk, End, Fate, Proxy};
+use carillon_tests::pushes::metric;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -61,12 +62,18 @@ impl Knife {
     }
 }
 
+async fn outbox_bytes(cluster: &Cluster) -> u64 {
+    let (_, text) = ops_get(cluster.admin_address(), "/metrics").await.expect("central answers");
+    metric(&text, "central_outbox_bytes").expect("a gauge")
+}
+
 pub(super) async fn run() {
     let trial = "write cuts, MariaDb";
     let seed = seed(trial);
     let mut rng = StdRng::seed_from_u64(seed);
     let began = Instant::now();
-    let mut cluster = Cluster::start(Store::MariaDb, 0).await;
+    let mut cluster =
+        Cluster::start_with(Store::MariaDb, &["--history-flush-every", "50ms"], &[]).await;
     let server = cluster.mariadb.as_ref().expect("it has one");
     let proxy = Proxy::start(([127, 0, 0, 1], server.port()).into()).await;
     let url = server.url_by(proxy.address(), "carillon");
@@ -114,6 +121,13 @@ pub(super) async fn run() {
             *kinds.entry(kind).or_insert(0) += count;
         }
     }
+    // Of what was told, too: nobody else would find events that are counted and gone.
+    let is_told = async {
+        while outbox_bytes(&cluster).await != 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, is_told).await.expect("the outbox is empty, and known to be");
     let settled = cluster.central_log().matches("a new epoch settled").count() as u64;
     // What central holds is what the store has.
     cluster.kill_central();

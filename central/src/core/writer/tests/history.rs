@@ -1,6 +1,7 @@
 //! What the outbox gets: every committed change once, under numbers without a gap, whatever becomes of batches.
 
-use carillon_persist::history::{BatchHistory, ForgetOutbox, OutboxEvent};
+use carillon_persist::Kept;
+use carillon_persist::history::{BatchHistory, ForgetOutbox, OutboxEvent, OutboxKept};
 
 use super::*;
 use crate::core::history::{Event, EventLog};
@@ -206,6 +207,63 @@ fn a_device_that_goes_while_no_history_is_kept_loses_its_name() {
     assert_eq!(forget.through, 0);
     assert!(forget.devices.iter().all(|of| of.device == DeviceId::new(5) && of.event > 1 << 60));
     bench.committed();
+}
+
+#[test]
+fn a_device_that_goes_while_events_wait_for_a_history_that_is_off_ends_with_them() {
+    let world = World::empty(ShardId::FIRST, lineage(&[(1, 0)]));
+    let outbox = OutboxKept { head: 9, bytes: 100 };
+    let kept = Kept { outbox, ..Kept::default() };
+    let mut bench = Bench::loaded(WriterConfig::default(), Loaded { kept, ..Loaded::from(world) });
+    bench.furnish();
+    bench.ok(import(vec![line(1, 5, "KE")]));
+    bench.write(Write::DeleteDevice { app: APP, device: DeviceId::new(5) });
+    let batch = bench.batch().unwrap();
+    assert_eq!(batch.history.forget, None, "what waits would only get another name");
+    let row = batch.history.outbox.as_ref().expect("its end");
+    let events = row.events().unwrap();
+    assert_eq!((row.first, events.len(), events[0].event), (10, 1, "device.deleted"));
+    assert_eq!((events[0].device, events[0].change), (Some(DeviceId::new(5)), Some(batch.last())));
+    bench.committed();
+}
+
+#[test]
+fn a_branch_that_began_before_its_fork_is_told_from_there() {
+    let line = |number, fork| LineageEntry {
+        epoch: Epoch { number, tag: number },
+        began_after: Seq::ZERO,
+        fork,
+    };
+    let lines = vec![line(1, false), line(5, false), line(9, true)];
+    let world = World::empty(ShardId::FIRST, Lineage::try_new(lines).unwrap());
+    let kept = Kept { outbox: OutboxKept { head: 90, bytes: 10 }, ..Kept::default() };
+    let history = Some(HistoryConfig { outbox_bytes_max: 1 << 20, attributes: false });
+    let config = WriterConfig { history, ..WriterConfig::default() };
+    let told = |fork| {
+        let kept = kept.clone();
+        let loaded = Loaded { kept, fork: Some(fork), ..Loaded::from(world.clone()) };
+        let mut bench = Bench::loaded(config, loaded);
+        let row = bench.batch().unwrap().history.outbox.unwrap();
+        let events = row.events().unwrap();
+        let data = |event: &OutboxEvent<'_>| {
+            let data: serde_json::Value = serde_json::from_str(event.data).unwrap();
+            (
+                data["epoch"].as_u64(),
+                data["fork"] == true,
+                data["events"].as_u64(),
+                data["from_epoch"].as_u64(),
+            )
+        };
+        events.iter().map(data).collect::<Vec<_>>()
+    };
+    let epoch = |number| Epoch { number, tag: number };
+    let own = Forked { epoch: epoch(9), from: 1, events: None };
+    assert_eq!(told(own), [(Some(9), true, Some(90), Some(1))]);
+    let earlier = Forked { epoch: epoch(5), from: 1, events: Some(70) };
+    assert_eq!(
+        told(earlier),
+        [(Some(9), true, Some(90), None), (Some(5), true, Some(70), Some(1))]
+    );
 }
 
 #[test]
