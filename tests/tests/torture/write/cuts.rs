@@ -5,14 +5,16 @@
 //! never commits: the fence has to tell the two apart.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use carillon_tests::admin::Admin;
 use carillon_tests::batches::Batches;
 use carillon_tests::cluster::{Cluster, Store, ops_get};
 use carillon_tests::proxy::{Chunk, End, Fate, Proxy};
 use carillon_tests::pushes::metric;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use serde_json::json;
 
 use super::check::{self, Fates, all_kinds, tally};
 use super::operations::{Desk, Kind};
@@ -24,6 +26,8 @@ const CUTS: u64 = 300;
 const WRITERS: u64 = 16;
 /// Cuts before the writers end and what they did is compared.
 const ROUND: u64 = 50;
+/// Further cuts a round, at most, while little is written.
+const QUIET: u64 = 5;
 const _: () = assert!(CUTS.is_multiple_of(ROUND));
 /// Of the commits, how many lose their reply; of the batches, how many do not arrive whole.
 const CUT: f64 = 0.4;
@@ -60,6 +64,18 @@ impl Knife {
             _ => Fate::Pass,
         }
     }
+}
+
+/// Single writes with time between them, so that what the history takes off the outbox is often a batch of its own.
+async fn quiet(admin: &mut Admin, knife: &Mutex<Knife>, round: u64) {
+    knife.lock().expect("nothing panics with it").left = QUIET;
+    for n in 0..4 * QUIET {
+        let app = json!({"name": format!("quiet {round} {n}"), "environment": "sandbox"});
+        // It may be the one that is cut.
+        admin.call("POST", "/v1/apps", app).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    knife.lock().expect("nothing panics with it").left = 0;
 }
 
 async fn outbox_bytes(cluster: &Cluster) -> u64 {
@@ -105,13 +121,14 @@ pub(super) async fn run() {
         while knife.lock().expect("nothing panics with it").left > 0 {
             let ended = writers.iter().any(tokio::task::JoinHandle::is_finished);
             assert!(!ended && started.elapsed() < PATIENCE, "the cuts stop: {knife:?}");
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         shared.stop();
         let mut records = Vec::new();
         for writer in writers {
             records.push(writer.await.expect("a writer got an answer that it may not get"));
         }
+        quiet(&mut admin, &knife, round).await;
         let (fate, expected) = check::round(&mut admin, &app, records).await;
         fates.add(fate);
         past.push((app, expected));
@@ -124,7 +141,7 @@ pub(super) async fn run() {
     // Of what was told, too: nobody else would find events that are counted and gone.
     let is_told = async {
         while outbox_bytes(&cluster).await != 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::time::timeout(PATIENCE, is_told).await.expect("the outbox is empty, and known to be");
