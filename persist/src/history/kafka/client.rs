@@ -22,7 +22,12 @@ impl Told {
     /// The last error since the last call of this, or that there was none.
     pub(super) fn take(&self) -> String {
         let mut last = self.last.lock().expect("nobody panics while holding it");
-        last.take().unwrap_or_else(|| "no error was reported".to_owned())
+        last.take().unwrap_or_else(nothing)
+    }
+
+    fn last(&self) -> String {
+        let last = self.last.lock().expect("nobody panics while holding it");
+        last.clone().unwrap_or_else(nothing)
     }
 
     fn is_silent(&self) -> bool {
@@ -32,6 +37,10 @@ impl Told {
     pub(super) fn note(&self, what: String) {
         *self.last.lock().expect("nobody panics while holding it") = Some(what);
     }
+}
+
+fn nothing() -> String {
+    "no error was reported".to_owned()
 }
 
 impl ClientContext for Told {
@@ -65,7 +74,8 @@ impl ClientContext for Told {
 
 impl ConsumerContext for Told {}
 
-/// The last error of a consumer that reads nothing yet: it is told only to who polls, an event at a time.
+/// The last error of a consumer that reads nothing yet: it is told only to who polls, an event at a time. It stays, as the
+/// last try before a deadline often has no time to hear why it is in vain.
 pub(super) fn told(consumer: &BaseConsumer<Told>) -> String {
     for _ in 0..EVENTS_MAX {
         if let Some(Err(error)) = consumer.poll(Duration::ZERO)
@@ -74,7 +84,7 @@ pub(super) fn told(consumer: &BaseConsumer<Told>) -> String {
             consumer.context().note(error.to_string());
         }
     }
-    consumer.context().take()
+    consumer.context().last()
 }
 
 /// An error of a client's making. Values are left out, since they may be secrets.
